@@ -1,0 +1,30 @@
+# The image of a Latchgate server: docker build -t latchgate .
+# tests/e2e/test_dockerfile.py holds this file against the tree.
+
+FROM python:3.13-slim AS builder
+WORKDIR /build
+# uv and the build backend go into the builder's own Python: the environment that is copied has no use for them.
+COPY requirements/bootstrap.lock requirements/server.lock requirements/
+RUN pip install --no-cache-dir --require-hashes -r requirements/bootstrap.lock
+RUN python -m venv --without-pip /opt/latchgate \
+    && uv pip sync --python /opt/latchgate/bin/python --no-cache --compile-bytecode \
+        --require-hashes requirements/server.lock
+COPY client client
+COPY server server
+RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir wheels ./client ./server \
+    && uv pip install --python /opt/latchgate/bin/python --no-cache --compile-bytecode --no-deps wheels/*.whl
+
+FROM python:3.13-slim
+RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin latchgate
+COPY --from=builder /opt/latchgate /opt/latchgate
+ENV PATH=/opt/latchgate/bin:$PATH
+# Where latchgate.toml is looked for, if one is mounted.
+WORKDIR /etc/latchgate
+# A number, so that an orchestrator sees without the image's passwd that it is not root.
+USER 10001:10001
+# VerifyService with Envoy's service, AdminService, metrics. They listen on loopback unless LATCHGATE_VERIFY_LISTEN,
+# LATCHGATE_ADMIN_LISTEN and LATCHGATE_METRICS_LISTEN say otherwise, and beyond it only with TLS or `serve --insecure`.
+EXPOSE 50051 50052 9464
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["latchgate", "health"]
+ENTRYPOINT ["latchgate"]
+CMD ["serve"]

@@ -1,0 +1,68 @@
+# The commands of a checkout. All they need is Python 3.11 or newer, with its venv module, and the package registries.
+
+PYTHON ?= python3
+ARGS ?=
+
+BIN := .venv/bin
+UV := $(BIN)/uv --quiet pip
+# Names the environment, so that one which the caller happens to have activated stays as it is.
+INTO := --python $(BIN)/python
+# Touched when .venv holds what the files it depends on ask for.
+STAMP := .venv/installed
+
+NEW_ENOUGH := import sys; print(sys.version.split()[0]); sys.exit(sys.version_info < (3, 11))
+
+# Both distributions of this checkout are left out of the locks: they are installed from their folders, never a registry.
+COMPILE := $(UV) compile --universal --python-version 3.11 --generate-hashes --annotation-style line \
+	--custom-compile-command "make lock" --no-emit-package latchgate --no-emit-package latchgate-server $(ARGS)
+
+.PHONY: help dev test torture model lint gen lock clean
+.DEFAULT_GOAL := help
+
+help: ## Show this table
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+	@echo "ARGS=… passes options on, PYTHON=… names the interpreter for .venv: make test ARGS='-x tests/unit'"
+
+dev: $(STAMP) ## Run Latchgate here, with a PostgreSQL of its own, until Ctrl-C; its data stays in .latchgate
+	@exec $(BIN)/latchgate dev $(ARGS)
+
+test: $(STAMP) ## Run every test
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+torture: $(STAMP) ## Let several servers fail in every way, for a minute, and look for one wrong decision
+	@exec $(BIN)/python -m tests.consistency.torture $(ARGS)
+
+model: $(STAMP) ## Check the models of the lease protocol with Spin, and that each of their mutants fails
+	@exec $(BIN)/python -m tests.model.check $(ARGS)
+
+lint: $(STAMP) ## Check style, types, the layers between modules, and the protos
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint protos
+
+gen: $(STAMP) ## Generate the Python code of the protos anew
+	@exec $(BIN)/python protos/generate.py
+
+lock: $(STAMP) ## Pin the dependencies anew; ARGS=--upgrade to take newer versions
+	@echo "Resolving what the pyproject files ask for"
+	@$(COMPILE) requirements/bootstrap.in server/pyproject.toml --all-extras --group dev -o requirements/dev.lock
+	@$(COMPILE) -c requirements/dev.lock server/pyproject.toml --all-extras -o requirements/server.lock
+	@$(COMPILE) -c requirements/dev.lock requirements/bootstrap.in -o requirements/bootstrap.lock
+
+clean: ## Remove .venv and what the tools leave behind; the data in .latchgate stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find client protos server tests -name __pycache__ -prune -exec rm -rf {} +
+
+$(STAMP): requirements/bootstrap.lock requirements/dev.lock pyproject.toml client/pyproject.toml server/pyproject.toml
+	@$(BIN)/python -c '$(NEW_ENOUGH)' >/dev/null 2>&1 || { \
+		version=$$($(PYTHON) -c '$(NEW_ENOUGH)' 2>/dev/null) || { \
+			echo "Python 3.11 or newer is needed, and $(PYTHON) is $${version:-missing}: make PYTHON=…" >&2; exit 1; }; \
+		echo "Making .venv with Python $$version"; \
+		$(PYTHON) -m venv --clear .venv; }
+	@echo "Installing what requirements/dev.lock pins into .venv"
+	@$(BIN)/python -m pip --quiet --disable-pip-version-check install --require-hashes -r requirements/bootstrap.lock
+	@$(UV) sync $(INTO) --require-hashes requirements/dev.lock
+	@$(UV) install $(INTO) --no-deps --no-build-isolation -e client -e server
+	@touch $@
