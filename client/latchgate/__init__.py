@@ -1,0 +1,1 @@
+"""Latchgate's client: generated stubs under `latchgate.v1`."""

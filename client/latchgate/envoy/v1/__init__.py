@@ -1,0 +1,1 @@
+"""Generated messages of the package `latchgate.envoy.v1`: what Envoy and an external authorizer exchange."""
