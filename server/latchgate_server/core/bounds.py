@@ -1,0 +1,57 @@
+"""Every bound on what a stranger or an administrator can send, in one place.
+
+Lengths are in characters, sizes in bytes where the name says so. `docs/reference/bounds.md` repeats this table for
+users, and a test compares the two.
+"""
+
+# The data plane: whatever is longer is denied, never looked at.
+KEY_STRING_LENGTH = 1_024
+CLIENT_ADDRESS_LENGTH = 64
+REQUIREMENT_LENGTH = 4_096
+REQUIREMENT_DEPTH = 32
+REQUEST_INFO_LENGTH = 2_000
+BATCH_SIZE = 1_000
+
+# Names.
+ID_LENGTH = 63
+KEY_ID_LENGTH = 255
+KEY_PREFIX_LENGTH = 32
+DISPLAY_NAME_LENGTH = 200
+DESCRIPTION_LENGTH = 2_000
+USER_LENGTH = 200
+ENVIRONMENT_LENGTH = 63
+REASON_LENGTH = 500
+ETAG_LENGTH = 64
+
+# What a key, role, plan or tenant can hold.
+ROLES_PER_KEY = 100
+PERMISSIONS = 1_000
+PERMISSION_LENGTH = 200
+CAPABILITIES = 1_000
+CAPABILITY_LENGTH = 100
+TAGS = 64
+TAG_NAME_LENGTH = 63
+TAG_VALUE_LENGTH = 256
+CLAIMS_BYTES = 16 * 1_024
+CLAIMS_DEPTH = 16
+ADDRESS_RANGES = 1_000
+RESOURCES = 1_000
+RESOURCE_LENGTH = 500
+LIMITS = 16
+LIMIT_VALUE = 2**53 - 1
+LIMIT_PERIOD_SECONDS = 366 * 86_400
+
+# Lists and updates.
+PAGE_SIZE_DEFAULT = 50
+PAGE_SIZE = 1_000
+PAGE_TOKEN_LENGTH = 1_024
+FILTER_STATES = 16
+MASK_PATHS = 100
+
+# What is told of a malformed request: an answer's metadata is limited to 8 KiB.
+VIOLATIONS = 10
+QUOTED_LENGTH = 40
+
+# Single calls.
+LEAKED_KEYS = 100
+GRACE_PERIOD_SECONDS = 366 * 86_400

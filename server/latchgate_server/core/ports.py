@@ -1,0 +1,295 @@
+"""What the core and the use cases need from the world outside, as protocols. storage/ and system.py implement them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from latchgate_server.core.errors import CannotDecide
+from latchgate_server.core.model import Key, KeyState, Plan, Question, Role, SecretHash, Tenant
+from latchgate_server.core.record import Record
+from latchgate_server.core.verification import Verification
+
+
+class Clock(Protocol):
+    """Time, so that tests can hold it still."""
+
+    def now(self) -> float:
+        """Wall time in Unix seconds. Differs between machines; only expiry compares with it."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never go back, and that also pass while the machine is suspended."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for that long on the monotonic clock."""
+        ...
+
+
+class Entropy(Protocol):
+    """Randomness fit for secrets."""
+
+    def bytes(self, count: int) -> bytes:
+        """That many random bytes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyFilter:
+    """Which keys to list; None (or empty) means any."""
+
+    tenant_id: str | None = None
+    owner: str | None = None
+    role_id: str | None = None
+    environment: str | None = None
+    tags: Mapping[str, str] | None = None
+    states: tuple[KeyState, ...] | None = None
+    expires_before: datetime | None = None
+    rotation_due_before: datetime | None = None
+    search: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEvent:
+    """One administrative change, as stored. `before` and `after` hold the changed fields as JSON."""
+
+    sequence: int
+    time: datetime
+    tenant_id: str
+    actor: str
+    actor_ip: str
+    method: str
+    target_type: str
+    target_id: str
+    before: Mapping[str, object]
+    after: Mapping[str, object]
+    reason: str
+    revision: int
+    pepper_id: str
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditFilter:
+    """Which audit events to list; None means any."""
+
+    tenant_id: str | None = None
+    target_id: str | None = None
+    actor: str | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a load found for a key id, and in which state of the database.
+
+    record: None where no such key exists; a CannotDecide where what is stored makes no sense.
+    revision: that of the snapshot.
+    """
+
+    record: Record | CannotDecide | None
+    revision: int
+
+
+class Reader(Protocol):
+    """Reads of one moment each. All raise StoreUnavailable or Overloaded where the database gives no answer."""
+
+    async def get_tenant(self, tenant_id: str) -> Tenant | None:
+        """The tenant, or None."""
+        ...
+
+    async def list_tenants(self, after: str, only: str | None, limit: int) -> Sequence[Tenant]:
+        """Up to `limit` tenants in the order of their ids, beginning behind `after`; `only` that one unless None."""
+        ...
+
+    async def get_plan(self, plan_id: str) -> Plan | None:
+        """The plan, or None."""
+        ...
+
+    async def tenant_on_plan(self, plan_id: str) -> str | None:
+        """The id of a tenant that is on the plan, or None."""
+        ...
+
+    async def list_plans(self, after: str, of_tenant: str | None, limit: int) -> Sequence[Plan]:
+        """Up to `limit` plans in the order of their ids; only that of the tenant `of_tenant` unless None."""
+        ...
+
+    async def find_roles(self, tenant_id: str, role_ids: Sequence[str]) -> Mapping[str, Role]:
+        """Those of these roles that the tenant can use (its own, and those of every tenant), by id."""
+        ...
+
+    async def key_with_role(self, role: Role) -> str | None:
+        """The id of a key that holds the role, or None."""
+        ...
+
+    async def list_roles(self, tenant_id: str, after: str, limit: int) -> Sequence[Role]:
+        """Up to `limit` roles that the tenant can use, in the order of their ids."""
+        ...
+
+    async def role_id_taken(self, tenant_id: str, role_id: str) -> bool:
+        """Whether a new role of this id would stand beside another in one tenant's sight."""
+        ...
+
+    async def get_key(self, key_id: str) -> Key | None:
+        """The key, or None."""
+        ...
+
+    async def list_keys(self, matching: KeyFilter, before: int | None, limit: int) -> Sequence[tuple[int, Key]]:
+        """Up to `limit` keys, newest first, each with its number; only numbers below `before` unless None."""
+        ...
+
+    async def count_keys(self, matching: KeyFilter) -> int:
+        """How many keys match."""
+        ...
+
+    async def count_live_keys(self, tenant_id: str) -> int:
+        """How many of the tenant's keys are neither revoked nor replaced by a successor."""
+        ...
+
+    async def find_request(self, actor: str, request_id: UUID) -> str | None:
+        """The id of the key that this actor's request made, or None."""
+        ...
+
+    async def list_audit_events(self, matching: AuditFilter, before: int | None, limit: int) -> Sequence[AuditEvent]:
+        """Up to `limit` events, newest first; only sequence numbers below `before` unless None."""
+        ...
+
+    async def audit_events_after(self, sequence: int, limit: int) -> Sequence[AuditEvent]:
+        """Up to `limit` events, oldest first, behind a sequence number."""
+        ...
+
+    async def load_records(self, key_ids: Sequence[str]) -> Mapping[str, Loaded]:
+        """What there is for each of these key ids, all of one snapshot."""
+        ...
+
+
+class Transaction(Protocol):
+    """One mutation in progress. It holds the revision clock's lock, so what it reads stays true until it commits."""
+
+    @property
+    def revision(self) -> int:
+        """The revision that this change will have."""
+        ...
+
+    @property
+    def time(self) -> datetime:
+        """The database's time when the lock was taken."""
+        ...
+
+    @property
+    def read(self) -> Reader:
+        """Reads within the transaction."""
+        ...
+
+    async def insert_tenant(self, tenant: Tenant) -> None:
+        """Store a new tenant."""
+        ...
+
+    async def update_tenant(self, tenant: Tenant) -> None:
+        """Store the tenant's new fields."""
+        ...
+
+    async def delete_tenant(self, tenant_id: str) -> None:
+        """Remove the tenant with its keys and roles."""
+        ...
+
+    async def insert_plan(self, plan: Plan) -> None:
+        """Store a new plan."""
+        ...
+
+    async def update_plan(self, plan: Plan) -> None:
+        """Store the plan's new fields."""
+        ...
+
+    async def delete_plan(self, plan_id: str) -> None:
+        """Remove the plan, which no tenant is on."""
+        ...
+
+    async def insert_role(self, role: Role) -> None:
+        """Store a new role."""
+        ...
+
+    async def update_role(self, role: Role) -> None:
+        """Store the role's new fields."""
+        ...
+
+    async def delete_role(self, role: Role) -> None:
+        """Remove the role, which no key holds."""
+        ...
+
+    async def insert_key(self, key: Key, secret: SecretHash) -> None:
+        """Store a new key with its roles."""
+        ...
+
+    async def update_key(self, before: Key, after: Key) -> None:
+        """Store the key's new fields and, where they differ, roles."""
+        ...
+
+    async def replace_secret(self, key_id: str, old: SecretHash, new: SecretHash) -> bool:
+        """Store a new hash in place of the old one; False where another one is stored by now."""
+        ...
+
+    async def delete_key(self, key_id: str) -> None:
+        """Remove the key."""
+        ...
+
+    async def insert_request(self, actor: str, request_id: UUID, key_id: str) -> None:
+        """Remember which key a request made."""
+        ...
+
+    async def last_audit_event(self) -> tuple[int, bytes]:
+        """Sequence and hash of the newest audit event; (0, b"") before the first."""
+        ...
+
+    async def insert_audit_event(self, event: AuditEvent) -> None:
+        """Append to the audit log."""
+        ...
+
+
+class KeyVerifier(Protocol):
+    """Whoever decides about credentials."""
+
+    async def verify(self, key_string: str, question: Question, at_least_revision: int = 0) -> Verification:
+        """Decide about a credential as it was presented. Raises CannotDecide where there is no telling."""
+        ...
+
+    def verify_from_memory(
+        self, key_string: str, question: Question, at_least_revision: int = 0
+    ) -> Verification | None:
+        """The same, where neither the database nor Argon2 need be asked; else None."""
+        ...
+
+
+class RenewsHashes(Protocol):
+    """Whoever makes hashes anew in the background."""
+
+    def renew(self, key_id: str, secret: str, sealed: SecretHash) -> None:
+        """Have the hash of a secret that just verified made anew, some time, if it is still the same then."""
+        ...
+
+
+class Store(Protocol):
+    """The database."""
+
+    @property
+    def read(self) -> Reader:
+        """Reads outside any transaction."""
+        ...
+
+    def change(self) -> AbstractAsyncContextManager[Transaction]:
+        """A transaction that has taken the revision clock; it commits when left, and rolls back on an exception."""
+        ...
+
+    async def key_id_tag_key(self) -> bytes:
+        """The key of the tag in key ids."""
+        ...
+
+    async def current_revision(self) -> int:
+        """The newest committed revision."""
+        ...

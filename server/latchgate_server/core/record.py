@@ -1,0 +1,102 @@
+"""The record: a key joined with its tenant, plan and roles, in the form in which a verification reads it.
+
+Built once for each load and then only read, so everything that can be worked out beforehand is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from latchgate_server.core.addresses import AddressSet
+from latchgate_server.core.model import Identity, Key, KeyState, Plan, Role, SecretHash, Tenant
+from latchgate_server.core.permissions import Grants
+from latchgate_server.core.resources import ResourceScope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
+class Record:
+    """What a verification needs to know of one key.
+
+    identity: who the key speaks for when the caller names no user.
+    expire_at: Unix seconds, infinite for a key that never expires; 0 where the stored flag says that it has.
+    allowlist, scope: None where the key is not restricted.
+    revision: that of the snapshot which the record was read in.
+    """
+
+    identity: Identity
+    secret: SecretHash = field(repr=False)
+    state: KeyState
+    tenant_enabled: bool
+    plan_id: str
+    role_numbers: tuple[int, ...]
+    expire_at: float
+    grants: Grants
+    capabilities: frozenset[str]
+    allowlist: AddressSet | None
+    scope: ResourceScope | None
+    may_act_as: bool
+    revision: int
+
+
+def build_record(
+    *,
+    key: Key,
+    secret: SecretHash,
+    tenant: Tenant,
+    plan: Plan | None,
+    roles: Sequence[tuple[int, Role]],
+    revision: int,
+) -> Record:
+    """Join a key with what it depends on, all read in one snapshot.
+
+    roles: in the order of key.role_ids, each with the number that changes name it by.
+    """
+    grants = Grants([*key.permissions, *(p for _, role in roles for p in role.permissions)])
+    capabilities = tuple(sorted(plan.capabilities)) if plan else ()
+    identity = Identity(
+        key_id=key.key_id,
+        tenant_id=key.tenant_id,
+        display_name=key.display_name,
+        owner=key.owner,
+        user=key.default_user or key.owner,
+        role_ids=key.role_ids,
+        permissions=grants.listed,
+        capabilities=capabilities,
+        claims=merged_claims([role for _, role in roles], key.claims),
+        environment=key.environment,
+        tags=key.tags,
+        expire_time=key.expire_time,
+        resources=key.resources,
+    )
+    return Record(
+        identity=identity,
+        secret=secret,
+        state=key.state,
+        tenant_enabled=tenant.enabled,
+        plan_id=tenant.plan_id,
+        role_numbers=tuple(number for number, _ in roles),
+        expire_at=_expire_at(key),
+        grants=grants,
+        capabilities=frozenset(capabilities),
+        allowlist=AddressSet(key.ip_allowlist) if key.ip_allowlist_enabled and key.ip_allowlist else None,
+        scope=ResourceScope(key.resources) if key.resources else None,
+        may_act_as=any(role.allow_act_as for _, role in roles),
+        revision=revision,
+    )
+
+
+def merged_claims(roles: Iterable[Role], own: Mapping[str, object]) -> Mapping[str, object]:
+    """What a key claims: its roles' claims, later ones over earlier ones, and then its own."""
+    claims: dict[str, object] = {}
+    for role in roles:
+        claims.update(role.claims)
+    claims.update(own)
+    return claims
+
+
+def _expire_at(key: Key) -> float:
+    if key.expired:
+        return 0.0
+    return key.expire_time.timestamp() if key.expire_time else math.inf
