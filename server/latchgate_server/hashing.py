@@ -1,0 +1,213 @@
+"""Secrets at rest: peppers, Argon2id in its bounded pool, and the digests that keep Argon2 off the steady path.
+
+What is stored of a secret is Argon2id over HMAC-SHA256(pepper, secret). Two profiles of its parameters:
+
+    generated   t=1, m=1 MiB, p=1    256 random bits cannot be guessed, stretched or not, and 10,000 keys in use must
+                                     come back within seconds of a restart
+    imported    t=2, m=19 MiB, p=1   OWASP's minimum for passwords: nobody knows how an imported secret was made
+
+Beside the hash of a generated secret stands a tag of 32 bits, keyed by the pepper: a wrong secret is refused before
+Argon2 runs, so guessing costs us microseconds. An imported secret has none, as it would help whoever has stolen the
+database and the pepper to guess a weak one. Every comparison takes the same time wherever the difference lies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from argon2 import Type
+from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
+from argon2.low_level import hash_secret, verify_secret
+
+from latchgate_server.core import key_format
+from latchgate_server.core.errors import CannotDecide, Overloaded, PepperMissing
+from latchgate_server.core.model import HashProfile, SecretHash
+from latchgate_server.core.ports import Entropy
+
+_T = TypeVar("_T")
+
+PEPPER_BYTES = 32
+QUEUE_LENGTH = 1_024
+_SALT_BYTES = 16
+_HASH_BYTES = 32
+_TAG_BYTES = 4
+_DERIVE = b"\0latchgate "  # no key string holds a NUL, so no secret is ever hashed to a derived key
+
+
+@dataclass(frozen=True, slots=True)
+class Argon2Parameters:
+    """time_cost: passes; memory_cost: KiB; parallelism: lanes (RFC 9106, section 3.1)."""
+
+    time_cost: int
+    memory_cost: int
+    parallelism: int
+
+    @property
+    def phc_prefix(self) -> str:
+        """How the PHC string of a hash under these parameters begins."""
+        return f"$argon2id$v=19$m={self.memory_cost},t={self.time_cost},p={self.parallelism}$"
+
+
+PROFILES = {
+    HashProfile.GENERATED: Argon2Parameters(time_cost=1, memory_cost=1_024, parallelism=1),
+    HashProfile.IMPORTED: Argon2Parameters(time_cost=2, memory_cost=19 * 1_024, parallelism=1),
+}
+
+
+class Pepper:
+    """One secret of the deployment's, which the database never sees, and what is derived from it."""
+
+    __slots__ = ("_secret", "_tag_key", "pepper_id")
+
+    def __init__(self, secret: bytes) -> None:
+        """secret: PEPPER_BYTES or more. Raises ValueError for less."""
+        if len(secret) < PEPPER_BYTES:
+            raise ValueError(f"a pepper needs {PEPPER_BYTES} bytes or more")
+        self._secret = secret
+        self._tag_key = self.derive("secret tag")
+        self.pepper_id = self.derive("pepper id")[:8].hex()
+
+    def __repr__(self) -> str:
+        return f"Pepper({self.pepper_id})"
+
+    def derive(self, purpose: str) -> bytes:
+        """A key of 32 bytes for one purpose, which tells nothing of the pepper or of other keys."""
+        return hmac.digest(self._secret, _DERIVE + purpose.encode(), "sha256")
+
+    def apply(self, secret: str) -> bytes:
+        """What Argon2 is given in place of the secret."""
+        return hmac.digest(self._secret, secret.encode(), "sha256")
+
+    def tag(self, key_id: str, secret: str) -> bytes:
+        """The 32 bits that refuse nearly every wrong secret."""
+        return hmac.digest(self._tag_key, f"{key_id}.{secret}".encode(), "sha256")[:_TAG_BYTES]
+
+
+class Peppers:
+    """The peppers of a deployment: new hashes are made under the current one, old ones verify under theirs."""
+
+    def __init__(self, secrets: Sequence[bytes]) -> None:
+        """secrets: newest first, at least one."""
+        self._by_id = {pepper.pepper_id: pepper for pepper in map(Pepper, secrets)}
+        self.current = Pepper(secrets[0])
+
+    def __iter__(self) -> Iterator[Pepper]:
+        return iter(self._by_id.values())
+
+    def get(self, pepper_id: str) -> Pepper:
+        """The pepper of that id. Raises PepperMissing."""
+        try:
+            return self._by_id[pepper_id]
+        except KeyError:
+            raise PepperMissing(f"pepper {pepper_id} is not configured, but keys still need it") from None
+
+
+@dataclass(frozen=True, slots=True)
+class NewCredential:
+    """A key id and its secret, just made. The only value in which a whole secret of ours ever stands."""
+
+    key_id: str
+    secret: str = field(repr=False)
+
+    @property
+    def key_string(self) -> str:
+        """The whole credential, to be told once."""
+        return f"{self.key_id}.{self.secret}"
+
+
+class SecretHasher:
+    """Makes credentials, hashes secrets and proves them."""
+
+    def __init__(self, peppers: Peppers, tag_key: bytes, entropy: Entropy, threads: int | None = None) -> None:
+        """tag_key: keys the tag in key ids. threads: how many hashes are made at once; None: one for each processor."""
+        self._peppers = peppers
+        self._tag_key = tag_key
+        self._entropy = entropy
+        self._memory_key = entropy.bytes(32)
+        self._threads = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="argon2")
+        self._queued = 0
+
+    def make_credential(self, prefix: str) -> NewCredential:
+        """A new credential, with 16 random symbols in its id and 256 random bits in its secret."""
+        key_id = key_format.render_key_id(prefix, self._entropy.bytes(16), self._tag_key)
+        return NewCredential(key_id, key_format.render_secret(key_id, self._entropy.bytes(32)))
+
+    def is_genuine_key_id(self, key_id: str) -> bool:
+        """Whether this deployment issued the key id, as far as arithmetic can tell."""
+        return key_format.is_genuine_key_id(key_id, self._tag_key)
+
+    async def seal(self, key_id: str, secret: str, profile: HashProfile) -> SecretHash:
+        """What to store of a secret. Raises Overloaded."""
+        pepper, parameters = self._peppers.current, PROFILES[profile]
+        salt = self._entropy.bytes(_SALT_BYTES)
+        phc = await self._in_pool(lambda: _argon2id(pepper.apply(secret), salt, parameters))
+        tag = pepper.tag(key_id, secret) if profile is HashProfile.GENERATED else None
+        return SecretHash(profile=profile, pepper_id=pepper.pepper_id, phc=phc, tag=tag)
+
+    def refuses(self, key_id: str, secret: str, sealed: SecretHash) -> bool:
+        """Whether the secret is certainly not the one that was sealed, told without Argon2. Raises PepperMissing."""
+        if sealed.tag is None:
+            return False
+        return not hmac.compare_digest(self._peppers.get(sealed.pepper_id).tag(key_id, secret), sealed.tag)
+
+    async def proves(self, key_id: str, secret: str, sealed: SecretHash) -> bool:
+        """Whether the secret is the one that was sealed.
+
+        Raises Overloaded where the pool's queue is full, PepperMissing, and CannotDecide where what is stored is no
+        Argon2 hash.
+        """
+        if self.refuses(key_id, secret, sealed):
+            return False
+        pepper = self._peppers.get(sealed.pepper_id)
+        return await self._in_pool(lambda: _argon2_verifies(sealed.phc, pepper.apply(secret)))
+
+    def needs_renewal(self, sealed: SecretHash) -> bool:
+        """Whether the hash was made under an older pepper or other parameters than those of its profile."""
+        if sealed.pepper_id != self._peppers.current.pepper_id:
+            return True
+        return not sealed.phc.startswith(PROFILES[sealed.profile].phc_prefix)
+
+    def digest(self, secret: str) -> bytes:
+        """What this process may remember of a secret that verified: BLAKE2b under a key that dies with the process."""
+        return hashlib.blake2b(secret.encode(), digest_size=16, key=self._memory_key).digest()
+
+    def close(self) -> None:
+        """Let the threads end."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _in_pool(self, work: Callable[[], _T]) -> _T:
+        if self._queued >= QUEUE_LENGTH:
+            raise Overloaded("too many secrets are being hashed at once", retry_after=1.0)
+        self._queued += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        finally:
+            self._queued -= 1
+
+
+def _argon2id(secret: bytes, salt: bytes, parameters: Argon2Parameters) -> str:
+    return hash_secret(
+        secret,
+        salt,
+        parameters.time_cost,
+        parameters.memory_cost,
+        parameters.parallelism,
+        _HASH_BYTES,
+        Type.ID,
+    ).decode("ascii")
+
+
+def _argon2_verifies(phc: str, secret: bytes) -> bool:
+    try:
+        return verify_secret(phc.encode(), secret, Type.ID)
+    except VerifyMismatchError:
+        return False
+    except (InvalidHashError, VerificationError):
+        raise CannotDecide("a stored hash is malformed") from None

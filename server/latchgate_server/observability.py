@@ -1,0 +1,149 @@
+"""Every metric and every name of a log event or field, in one place. No secret is ever a value of any of them."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TextIO
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from latchgate_server.core.model import DenialReason
+
+REGISTRY = CollectorRegistry()
+"""What /metrics shows."""
+
+DECISIONS = Counter(
+    "latchgate_decisions",
+    "Decisions of the data plane, by decision and reason of denial.",
+    ["decision", "denial_reason"],
+    registry=REGISTRY,
+)
+ADMIN_CALLS = Counter(
+    "latchgate_admin_calls",
+    "Calls of AdminService, by method and gRPC code.",
+    ["method", "code"],
+    registry=REGISTRY,
+)
+UNDECIDED = Counter(
+    "latchgate_undecided",
+    "Verifications that ended in an error instead of a decision, by gRPC code.",
+    ["code"],
+    registry=REGISTRY,
+)
+
+_DECISIONS_BY_REASON: Mapping[DenialReason | None, Counter] = {
+    None: DECISIONS.labels("ALLOW", ""),
+    **{reason: DECISIONS.labels("DENY", reason.name) for reason in DenialReason if reason},
+}
+STALE_DECISIONS = Counter(
+    "latchgate_stale_decisions",
+    "Decisions on cached state through an outage of the database, as on_database_loss = serve_cached allows.",
+    registry=REGISTRY,
+)
+CACHED_RECORDS = Gauge("latchgate_cached_records", "Records in memory.", registry=REGISTRY, multiprocess_mode="livesum")
+LEASE_VALID = Gauge(
+    "latchgate_lease_valid",
+    "1 while records in memory may be decided on, else 0. With several workers, the least of them.",
+    registry=REGISTRY,
+    multiprocess_mode="livemin",
+)
+BEAT_AGE = Gauge(
+    "latchgate_beat_age_seconds",
+    "Time since the last successful beat. With several workers, the longest of them.",
+    registry=REGISTRY,
+    multiprocess_mode="livemax",
+)
+PROPAGATION = Histogram(
+    "latchgate_propagation_seconds",
+    "How long mutations waited until every replica had them.",
+    buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 35),
+    registry=REGISTRY,
+)
+LEASES_EXPIRED = Counter(
+    "latchgate_leases_expired",
+    "Replicas that did not answer a mutation, so that it waited for their leases to run out.",
+    registry=REGISTRY,
+)
+
+STARTING = "starting"
+SERVING = "serving"
+DRAINING = "draining"
+STOPPED = "stopped"
+MIGRATED = "migrated"
+INTERNAL_ERROR = "internal_error"
+UNDECIDED_EVENT = "undecided"
+WORKER_SERVING = "worker_serving"
+WORKER_ENDED = "worker_ended"
+FEED_LOST = "feed_lost"
+LEASE_GAINED = "lease_gained"
+LEASE_EXPIRED = "replica_lease_expired"
+SERVING_STALE = "serving_stale"
+SERVING_FRESH = "serving_fresh"
+HOUSEKEEPING_FAILED = "housekeeping_failed"
+
+
+@contextmanager
+def metrics_server(address: str, registry: CollectorRegistry) -> Iterator[str]:
+    """Answer `/metrics` on `HOST:PORT` while the context lasts; gives the address with its actual port.
+
+    Raises OSError where the address cannot be had.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        server, thread = start_http_server(int(port), host.strip("[]"), registry=registry)
+    except OSError as error:
+        raise OSError(f"cannot listen on {address} for metrics: {error.strerror}") from error
+    try:
+        yield f"{host}:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def count_decision(reason: DenialReason | None) -> None:
+    """Count a decision of the data plane; `reason` None: allowed."""
+    _DECISIONS_BY_REASON[reason].inc()
+
+
+def configure_logging(level: str, format_: str, stream: TextIO = sys.stderr) -> None:
+    """Set up the log: one line of JSON for each event, or columns for people.
+
+    level: `debug` to `error`. format_: `json`, `console`, or `auto`, which is `console` on a terminal.
+    Tracebacks never show the values of variables: one of them could be a secret.
+    """
+    console = format_ == "console" or (format_ == "auto" and stream.isatty())
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if console
+        else structlog.processors.JSONRenderer()
+    )
+    processors: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if not console:
+        processors.append(structlog.processors.format_exc_info)
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=[*processors, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.WriteLoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )
+    # What libraries log goes the same way, from WARNING on: below that they may print what they were given.
+    logging.basicConfig(level=max(threshold, logging.WARNING), handlers=[_ToStructlog()], force=True)
+
+
+class _ToStructlog(logging.Handler):
+    """Hands the standard library's log records to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log the record under the name of its logger."""
+        log = structlog.get_logger(record.name)
+        log.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)
