@@ -1,0 +1,278 @@
+-- Every statement that Latchgate runs: its name, what it returns, how many rows. Columns are listed, never *, and
+-- lists that several statements share stand once, as `-- columns:`. Loaded by queries.py.
+
+-- columns: tenant
+tenant_id, display_name, enabled, coalesce(plan_id, '') AS plan_id, limits, tags, create_time, update_time,
+revision AS etag
+
+-- columns: plan
+plan_id, display_name, capabilities, key_limits, tenant_limits, max_keys, create_time, update_time, revision AS etag
+
+-- columns: role
+number, role_id, coalesce(tenant_id, '') AS tenant_id, display_name, description, permissions, claims, allow_act_as,
+create_time, update_time, revision AS etag
+
+-- columns: key
+k.key_id, k.number, k.tenant_id, k.display_name, k.description, k.owner, k.default_user, k.permissions, k.claims,
+k.environment, k.tags, k.ip_allowlist_enabled, k.ip_allowlist, k.resources, k.expire_time, k.expired, k.rotate_by_time,
+k.limits, k.state, k.create_time, k.created_by, k.update_time, k.revoke_time, k.revocation_reason,
+k.lineage_id, k.predecessor_key_id, k.successor_key_id, k.revision AS etag
+
+-- columns: key_filter
+($2::text IS NULL OR k.tenant_id = $2)
+  AND ($3::text IS NULL OR k.owner = $3)
+  AND ($4::text IS NULL OR EXISTS (SELECT FROM key_roles AS kr JOIN roles AS r ON r.number = kr.role_number
+                                   WHERE kr.key_id = k.key_id AND r.role_id = $4))
+  AND ($5::text IS NULL OR k.environment = $5)
+  AND ($6::jsonb IS NULL OR k.tags @> $6)
+  AND ($7::text[] IS NULL OR k.state = ANY ($7))
+  AND ($8::timestamptz IS NULL OR k.expire_time < $8)
+  AND ($9::timestamptz IS NULL OR k.rotate_by_time < $9)
+  AND ($10::text IS NULL OR k.display_name ILIKE '%' || $10 || '%' ESCAPE '\'
+       OR k.description ILIKE '%' || $10 || '%' ESCAPE '\' OR k.key_id LIKE $10 || '%' ESCAPE '\')
+
+-- columns: audit_event
+sequence, time, tenant_id, actor, actor_ip, method, target_type, target_id, before, after, reason, revision, pepper_id,
+hash
+
+-- name: deployment
+-- The deployment's own constants. One row.
+SELECT key_id_tag_key FROM deployment
+
+-- name: begin_change
+-- Takes the revision clock; the first statement of every mutation. One row.
+SELECT latchgate_begin_change() AS revision, clock_timestamp() AS time
+
+-- name: current_revision
+-- The revision of this statement's snapshot. One row.
+SELECT revision FROM revision_clock
+
+-- name: beat
+-- Renews the row of the replica $1. Its commit comes before the read of changes.
+INSERT INTO replicas (replica_id, applied_revision, lease_seconds) VALUES ($1, $2, $3)
+ON CONFLICT (replica_id) DO UPDATE
+SET applied_revision = excluded.applied_revision, lease_seconds = excluded.lease_seconds, beat = excluded.beat
+
+-- name: read_changes
+-- The changes after the revision $1, all of one snapshot, with its revision. At least one row, entity NULL where nothing
+-- changed; at most $2.
+SELECT clock.revision, pruned.revision AS pruned_revision, c.entity, c.id
+FROM revision_clock AS clock CROSS JOIN changes_pruned AS pruned LEFT JOIN changes AS c ON c.revision > $1
+LIMIT $2
+
+-- name: acknowledge
+SELECT latchgate_acknowledge($1, $2)
+
+-- name: deregister
+DELETE FROM replicas WHERE replica_id = $1
+
+-- name: notify_acknowledged
+SELECT pg_notify('latchgate_acknowledged', '')
+
+-- name: read_replicas
+-- Every running process, and whether its row may be missing: whether the timeline is not the trusted one. At least one
+-- row, replica_id NULL where no process runs.
+SELECT here.timeline, here.timeline = trusted.timeline AS is_trusted,
+       r.replica_id, r.applied_revision, r.lease_seconds, r.beat
+FROM (SELECT latchgate_timeline() AS timeline) AS here
+CROSS JOIN trusted_timeline AS trusted LEFT JOIN replicas AS r ON true
+
+-- name: expire_replica
+-- Forgets a replica whose lease ran out, unless it has beaten since. A promotion may repeat the numbers of beats: on
+-- another timeline than $3, where the row was read, the row is another one.
+DELETE FROM replicas WHERE replica_id = $1 AND beat = $2 AND latchgate_timeline() = $3
+
+-- name: trust_timeline
+UPDATE trusted_timeline SET timeline = $1
+
+-- name: prune_changes
+-- Forgets changes that are older than $1 seconds.
+WITH gone AS (
+    DELETE FROM changes WHERE commit_time < now() - make_interval(secs => $1) RETURNING revision
+)
+UPDATE changes_pruned SET revision = greatest(revision, (SELECT max(revision) FROM gone)) WHERE EXISTS (SELECT FROM gone)
+
+-- name: load_records
+-- Keys by id, each with all that a decision depends on. A row for each id that was asked for, its other columns NULL
+-- where no such key exists, and in each the revision of the snapshot.
+SELECT wanted.id, (SELECT revision FROM revision_clock) AS snapshot_revision,
+       {key}, s.profile, s.pepper_id, s.phc, s.tag,
+       t.enabled AS tenant_enabled, coalesce(t.plan_id, '') AS plan_id, t.limits AS tenant_limits,
+       p.capabilities, p.key_limits AS plan_key_limits, p.tenant_limits AS plan_tenant_limits,
+       held.role_ids, held.roles
+FROM unnest($1::text[]) AS wanted (id)
+LEFT JOIN (keys AS k JOIN key_secrets AS s ON s.key_id = k.key_id JOIN tenants AS t ON t.tenant_id = k.tenant_id)
+    ON k.key_id = wanted.id
+LEFT JOIN plans AS p ON p.plan_id = t.plan_id
+CROSS JOIN LATERAL (
+    SELECT coalesce(array_agg(r.role_id ORDER BY kr.position), '{{}}') AS role_ids,
+           coalesce(jsonb_agg(jsonb_build_object(
+               'number', r.number, 'role_id', r.role_id, 'permissions', r.permissions, 'claims', r.claims,
+               'allow_act_as', r.allow_act_as) ORDER BY kr.position), '[]') AS roles
+    FROM key_roles AS kr JOIN roles AS r ON r.number = kr.role_number
+    WHERE kr.key_id = k.key_id
+) AS held
+
+-- name: insert_tenant
+INSERT INTO tenants (tenant_id, display_name, enabled, plan_id, limits, tags)
+VALUES ($1, $2, $3, nullif($4, ''), $5, $6)
+
+-- name: update_tenant
+UPDATE tenants SET display_name = $2, enabled = $3, plan_id = nullif($4, ''), limits = $5, tags = $6
+WHERE tenant_id = $1
+
+-- name: get_tenant
+-- At most one row.
+SELECT {tenant} FROM tenants WHERE tenant_id = $1
+
+-- name: list_tenants
+-- A page in the order of ids, after $1; only the tenant $2 unless that is NULL. At most $3 rows.
+SELECT {tenant} FROM tenants WHERE tenant_id > $1 AND ($2::text IS NULL OR tenant_id = $2) ORDER BY tenant_id LIMIT $3
+
+-- name: delete_tenant_keys
+DELETE FROM keys WHERE tenant_id = $1
+
+-- name: delete_tenant
+DELETE FROM tenants WHERE tenant_id = $1
+
+-- name: insert_plan
+INSERT INTO plans (plan_id, display_name, capabilities, key_limits, tenant_limits, max_keys)
+VALUES ($1, $2, $3, $4, $5, $6)
+
+-- name: get_plan
+-- At most one row.
+SELECT {plan} FROM plans WHERE plan_id = $1
+
+-- name: update_plan
+UPDATE plans SET display_name = $2, capabilities = $3, key_limits = $4, tenant_limits = $5, max_keys = $6
+WHERE plan_id = $1
+
+-- name: delete_plan
+DELETE FROM plans WHERE plan_id = $1
+
+-- name: tenant_on_plan
+-- A tenant that is on the plan. At most one row.
+SELECT tenant_id FROM tenants WHERE plan_id = $1 ORDER BY tenant_id LIMIT 1
+
+-- name: list_plans
+-- A page in the order of ids, after $1; only the plan of the tenant $2 unless that is NULL. At most $3 rows.
+SELECT {plan} FROM plans
+WHERE plan_id > $1 AND ($2::text IS NULL OR plan_id = (SELECT t.plan_id FROM tenants AS t WHERE t.tenant_id = $2))
+ORDER BY plan_id LIMIT $3
+
+-- name: insert_role
+INSERT INTO roles (role_id, tenant_id, display_name, description, permissions, claims, allow_act_as)
+VALUES ($1, nullif($2, ''), $3, $4, $5, $6, $7)
+
+-- name: find_roles
+-- The roles with the ids $2 that the tenant $1 can use: its own and those of every tenant. At most one row for each id.
+SELECT {role} FROM roles WHERE role_id = ANY ($2::text[]) AND (tenant_id IS NULL OR tenant_id = $1)
+
+-- name: update_role
+UPDATE roles SET display_name = $3, description = $4, permissions = $5, claims = $6, allow_act_as = $7
+WHERE role_id = $1 AND coalesce(tenant_id, '') = $2
+
+-- name: delete_role
+DELETE FROM roles WHERE role_id = $1 AND coalesce(tenant_id, '') = $2
+
+-- name: key_with_role
+-- A key that holds the role $1 of the tenant $2 ('': of every tenant). At most one row.
+SELECT kr.key_id FROM key_roles AS kr JOIN roles AS r ON r.number = kr.role_number
+WHERE r.role_id = $1 AND coalesce(r.tenant_id, '') = $2 ORDER BY kr.key_id LIMIT 1
+
+-- name: role_id_taken
+-- Whether a role $2 of the tenant $1 ('': of every tenant) would stand beside another of its id in one tenant's sight.
+SELECT EXISTS (
+    SELECT FROM roles WHERE role_id = $2 AND ($1::text = '' OR tenant_id IS NULL OR tenant_id = $1)
+) AS taken
+
+-- name: list_roles
+-- A page in the order of ids, after $2: those that every tenant may use and those of the tenant $1. At most $3 rows.
+SELECT {role} FROM roles WHERE (tenant_id IS NULL OR tenant_id = $1) AND role_id > $2 ORDER BY role_id LIMIT $3
+
+-- name: insert_key
+INSERT INTO keys (key_id, tenant_id, display_name, description, owner, default_user, permissions, claims, environment,
+                  tags, ip_allowlist_enabled, ip_allowlist, resources, expire_time, expired, rotate_by_time, limits,
+                  state, revoke_time, revocation_reason, predecessor_key_id, successor_key_id, created_by, lineage_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)
+
+-- name: update_key
+UPDATE keys SET display_name = $2, description = $3, owner = $4, default_user = $5, permissions = $6, claims = $7,
+    environment = $8, tags = $9, ip_allowlist_enabled = $10, ip_allowlist = $11, resources = $12, expire_time = $13,
+    expired = $14, rotate_by_time = $15, limits = $16, state = $17, revoke_time = $18, revocation_reason = $19,
+    predecessor_key_id = $20, successor_key_id = $21
+WHERE key_id = $1
+
+-- name: insert_secret
+INSERT INTO key_secrets (key_id, profile, pepper_id, phc, tag) VALUES ($1, $2, $3, $4, $5)
+
+-- name: replace_secret
+-- Stores a new hash for the key $1 where the old one is still $2.
+UPDATE key_secrets SET pepper_id = $3, phc = $4, tag = $5 WHERE key_id = $1 AND phc = $2
+
+-- name: insert_key_roles
+-- Gives the key $1 the roles $3, in their order, out of those that the tenant $2 can use.
+INSERT INTO key_roles (key_id, position, role_number)
+SELECT $1, wanted.position, r.number
+FROM unnest($3::text[]) WITH ORDINALITY AS wanted (role_id, position)
+JOIN roles AS r ON r.role_id = wanted.role_id AND (r.tenant_id IS NULL OR r.tenant_id = $2)
+
+-- name: delete_key_roles
+DELETE FROM key_roles WHERE key_id = $1
+
+-- name: delete_key
+DELETE FROM keys WHERE key_id = $1
+
+-- name: count_live_keys
+-- How many keys of a tenant count against its plan's max_keys. One row.
+SELECT count(*) AS keys FROM keys WHERE tenant_id = $1 AND state <> 'REVOKED' AND successor_key_id = ''
+
+-- name: get_key
+-- At most one row.
+SELECT {key}, ARRAY(SELECT r.role_id FROM key_roles AS kr JOIN roles AS r ON r.number = kr.role_number
+                    WHERE kr.key_id = k.key_id ORDER BY kr.position) AS role_ids
+FROM keys AS k WHERE k.key_id = $1
+
+-- name: list_keys
+-- A page, newest first, before the number $1. Every other argument is a filter, or NULL. At most $11 rows.
+SELECT {key}, ARRAY(SELECT r.role_id FROM key_roles AS kr JOIN roles AS r ON r.number = kr.role_number
+                    WHERE kr.key_id = k.key_id ORDER BY kr.position) AS role_ids
+FROM keys AS k
+WHERE k.number < $1
+  AND {key_filter}
+ORDER BY k.number DESC LIMIT $11
+
+-- name: count_keys
+-- How many keys match; the arguments are those of list_keys, of which $1 and $11 do not matter. One row.
+SELECT count(*) AS keys FROM keys AS k WHERE k.number < $1 AND {key_filter} AND $11::integer >= 0
+
+-- name: find_request
+-- The key that this actor's request made. At most one row.
+SELECT key_id FROM key_requests WHERE actor = $1 AND request_id = $2
+
+-- name: insert_request
+INSERT INTO key_requests (actor, request_id, key_id) VALUES ($1, $2, $3)
+
+-- name: last_audit_event
+-- The end of the audit chain. At most one row.
+SELECT sequence, hash FROM audit_events ORDER BY sequence DESC LIMIT 1
+
+-- name: list_audit_events
+-- A page, newest first, before the sequence $1. Every other argument is a filter, or NULL. At most $7 rows.
+SELECT {audit_event} FROM audit_events
+WHERE sequence < $1
+  AND ($2::text IS NULL OR tenant_id = $2)
+  AND ($3::text IS NULL OR target_id = $3)
+  AND ($4::text IS NULL OR actor = $4)
+  AND ($5::timestamptz IS NULL OR time >= $5)
+  AND ($6::timestamptz IS NULL OR time < $6)
+ORDER BY sequence DESC LIMIT $7
+
+-- name: audit_events_after
+-- A stretch of the chain, oldest first, behind the sequence $1. At most $2 rows.
+SELECT {audit_event} FROM audit_events WHERE sequence > $1 ORDER BY sequence LIMIT $2
+
+-- name: insert_audit_event
+INSERT INTO audit_events (sequence, time, tenant_id, actor, actor_ip, method, target_type, target_id, before, after,
+                          reason, revision, pepper_id, hash)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)

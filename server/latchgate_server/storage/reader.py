@@ -1,0 +1,134 @@
+"""Reads: implements ports.Reader on a pool or on one connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from latchgate_server.core.model import Key, Plan, Role, Tenant
+from latchgate_server.core.ports import AuditEvent, AuditFilter, KeyFilter, Loaded
+from latchgate_server.storage import rows
+from latchgate_server.storage.failures import told_plainly
+from latchgate_server.storage.pool import Connection
+from latchgate_server.storage.queries import SQL
+
+_PAST_EVERY_NUMBER = 2**63 - 1
+
+
+class PostgresReader:
+    """Runs each read on `executor`: a pool for reads of their own, a connection for those within a transaction."""
+
+    def __init__(self, executor: asyncpg.Pool | Connection, patience: float) -> None:
+        """patience: seconds for a read, the wait for a free connection included."""
+        self._executor = executor
+        self._patience = patience
+
+    async def get_tenant(self, tenant_id: str) -> Tenant | None:
+        row = await self._row("get_tenant", tenant_id)
+        return rows.tenant_from(row) if row else None
+
+    async def list_tenants(self, after: str, only: str | None, limit: int) -> Sequence[Tenant]:
+        return [rows.tenant_from(row) for row in await self._rows("list_tenants", after, only, limit)]
+
+    async def get_plan(self, plan_id: str) -> Plan | None:
+        row = await self._row("get_plan", plan_id)
+        return rows.plan_from(row) if row else None
+
+    async def tenant_on_plan(self, plan_id: str) -> str | None:
+        row = await self._row("tenant_on_plan", plan_id)
+        return row["tenant_id"] if row else None
+
+    async def list_plans(self, after: str, of_tenant: str | None, limit: int) -> Sequence[Plan]:
+        return [rows.plan_from(row) for row in await self._rows("list_plans", after, of_tenant, limit)]
+
+    async def find_roles(self, tenant_id: str, role_ids: Sequence[str]) -> Mapping[str, Role]:
+        found = await self._rows("find_roles", tenant_id, list(role_ids))
+        return {row["role_id"]: rows.role_from(row) for row in found}
+
+    async def key_with_role(self, role: Role) -> str | None:
+        row = await self._row("key_with_role", role.role_id, role.tenant_id)
+        return row["key_id"] if row else None
+
+    async def list_roles(self, tenant_id: str, after: str, limit: int) -> Sequence[Role]:
+        return [rows.role_from(row) for row in await self._rows("list_roles", tenant_id, after, limit)]
+
+    async def role_id_taken(self, tenant_id: str, role_id: str) -> bool:
+        return bool((await self._one("role_id_taken", tenant_id, role_id))["taken"])
+
+    async def get_key(self, key_id: str) -> Key | None:
+        row = await self._row("get_key", key_id)
+        return rows.key_from(row) if row else None
+
+    async def list_keys(self, matching: KeyFilter, before: int | None, limit: int) -> Sequence[tuple[int, Key]]:
+        number = _PAST_EVERY_NUMBER if before is None else before
+        found = await self._rows("list_keys", number, *_filter_values(matching), limit)
+        return [(row["number"], rows.key_from(row)) for row in found]
+
+    async def count_keys(self, matching: KeyFilter) -> int:
+        return int((await self._one("count_keys", _PAST_EVERY_NUMBER, *_filter_values(matching), 0))["keys"])
+
+    async def count_live_keys(self, tenant_id: str) -> int:
+        return int((await self._one("count_live_keys", tenant_id))["keys"])
+
+    async def find_request(self, actor: str, request_id: UUID) -> str | None:
+        row = await self._row("find_request", actor, request_id)
+        return row["key_id"] if row else None
+
+    async def list_audit_events(self, matching: AuditFilter, before: int | None, limit: int) -> Sequence[AuditEvent]:
+        found = await self._rows(
+            "list_audit_events",
+            _PAST_EVERY_NUMBER if before is None else before,
+            matching.tenant_id,
+            matching.target_id,
+            matching.actor,
+            matching.start_time,
+            matching.end_time,
+            limit,
+        )
+        return [AuditEvent(**row) for row in found]
+
+    async def audit_events_after(self, sequence: int, limit: int) -> Sequence[AuditEvent]:
+        return [AuditEvent(**row) for row in await self._rows("audit_events_after", sequence, limit)]
+
+    async def load_records(self, key_ids: Sequence[str]) -> Mapping[str, Loaded]:
+        found = await self._rows("load_records", list(key_ids))
+        return {row["id"]: rows.loaded_from(row) for row in found}
+
+    async def _rows(self, statement: str, *arguments: object) -> list[Any]:
+        with told_plainly():
+            async with asyncio.timeout(self._patience):
+                return list(await self._executor.fetch(SQL[statement], *arguments))
+
+    async def _row(self, statement: str, *arguments: object) -> Any:
+        with told_plainly():
+            async with asyncio.timeout(self._patience):
+                return await self._executor.fetchrow(SQL[statement], *arguments)
+
+    async def _one(self, statement: str, *arguments: object) -> Any:
+        row = await self._row(statement, *arguments)
+        assert row is not None, f"{statement} always returns a row"
+        return row
+
+
+def _filter_values(matching: KeyFilter) -> tuple[object, ...]:
+    """The arguments of the condition `key_filter`, in its order."""
+    return (
+        matching.tenant_id,
+        matching.owner,
+        matching.role_id,
+        matching.environment,
+        matching.tags,
+        None if matching.states is None else [state.name for state in matching.states],
+        matching.expires_before,
+        matching.rotation_due_before,
+        None if matching.search is None else _literal(matching.search),
+    )
+
+
+def _literal(text: str) -> str:
+    """The text for LIKE, its own wildcards taken literally."""
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")

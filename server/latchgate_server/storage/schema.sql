@@ -1,0 +1,536 @@
+-- All migrations applied, as pg_dump tells it: for reading, never run. A test compares the two. After a change of the
+-- migrations: python -m tests.storage.schema_dump
+
+CREATE FUNCTION public.latchgate_acknowledge(replica text, applied bigint) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO '$user', 'public'
+    AS $$
+BEGIN
+    PERFORM set_config('synchronous_commit', 'off', true);
+    UPDATE replicas SET applied_revision = applied WHERE replica_id = replica AND applied_revision < applied;
+    PERFORM pg_notify('latchgate_acknowledged', '');
+END
+$$;
+
+CREATE FUNCTION public.latchgate_begin_change() RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO '$user', 'public'
+    AS $$
+DECLARE
+    this_transaction text := pg_current_xact_id()::text;
+    taken bigint;
+BEGIN
+    IF current_setting('latchgate.changing', true) IS DISTINCT FROM this_transaction THEN
+        UPDATE revision_clock SET revision = revision + 1 RETURNING revision INTO STRICT taken;
+        PERFORM set_config('latchgate.changing', this_transaction, true);
+        PERFORM set_config('latchgate.revision', taken::text, true);
+    END IF;
+    RETURN current_setting('latchgate.revision')::bigint;
+END
+$$;
+
+CREATE FUNCTION public.latchgate_note_snapshot() RETURNS trigger
+    LANGUAGE plpgsql STABLE
+    SET search_path TO '$user', 'public'
+    AS $$
+BEGIN
+    PERFORM set_config('latchgate.snapshot', (SELECT revision FROM revision_clock)::text, true);
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION public.latchgate_record_changes() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO '$user', 'public'
+    AS $_$
+DECLARE
+    taken bigint := latchgate_begin_change();
+    touched text;
+    written bigint;
+BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        INSERT INTO changes (revision, entity, id) VALUES (taken, 'all', '');
+    ELSE
+        touched := CASE TG_OP
+            WHEN 'INSERT' THEN format('SELECT %I::text AS id FROM new_rows', TG_ARGV[1])
+            WHEN 'DELETE' THEN format('SELECT %I::text AS id FROM old_rows', TG_ARGV[1])
+            ELSE format('SELECT %1$I::text AS id FROM new_rows UNION SELECT %1$I::text FROM old_rows', TG_ARGV[1])
+        END;
+        EXECUTE format(
+            'WITH touched AS (SELECT DISTINCT id FROM (%s) AS rows), few AS (SELECT id FROM touched LIMIT 1001)
+             INSERT INTO changes (revision, entity, id)
+             SELECT $1, $2, id FROM few WHERE (SELECT count(*) FROM few) <= 1000
+             UNION ALL
+             SELECT $1, ''all'', '''' WHERE (SELECT count(*) FROM few) > 1000', touched)
+        USING taken, TG_ARGV[0];
+        GET DIAGNOSTICS written = ROW_COUNT;
+        IF written = 0 THEN
+            RETURN NULL;
+        END IF;
+    END IF;
+    PERFORM pg_notify('latchgate_changes', '');
+    RETURN NULL;
+END
+$_$;
+
+CREATE FUNCTION public.latchgate_stamp() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO '$user', 'public'
+    AS $$
+BEGIN
+    NEW.revision := latchgate_begin_change();
+    NEW.update_time := clock_timestamp();
+    RETURN NEW;
+END
+$$;
+
+CREATE FUNCTION public.latchgate_take_clock() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO '$user', 'public'
+    AS $$
+DECLARE
+    first boolean := current_setting('latchgate.changing', true) IS DISTINCT FROM pg_current_xact_id()::text;
+    taken bigint := latchgate_begin_change();
+BEGIN
+    IF first AND taken - 1 IS DISTINCT FROM current_setting('latchgate.snapshot')::bigint THEN
+        RAISE EXCEPTION 'another change was committed while this statement waited for its turn'
+            USING ERRCODE = 'serialization_failure',
+                  HINT = 'Run it again, or begin the transaction with SELECT latchgate_begin_change().';
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION public.latchgate_timeline() RETURNS text
+    LANGUAGE sql
+    AS $$
+    SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system()
+$$;
+
+CREATE TABLE public.audit_events (
+    sequence bigint NOT NULL,
+    "time" timestamp with time zone NOT NULL,
+    tenant_id text NOT NULL,
+    actor text NOT NULL,
+    actor_ip text NOT NULL,
+    method text NOT NULL,
+    target_type text NOT NULL,
+    target_id text NOT NULL,
+    before jsonb NOT NULL,
+    after jsonb NOT NULL,
+    reason text NOT NULL,
+    revision bigint NOT NULL,
+    pepper_id text NOT NULL,
+    hash bytea NOT NULL
+);
+
+CREATE TABLE public.changes (
+    revision bigint NOT NULL,
+    entity text NOT NULL,
+    id text NOT NULL,
+    commit_time timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT changes_entity_check CHECK ((entity = ANY (ARRAY['key'::text, 'tenant'::text, 'plan'::text, 'role'::text, 'all'::text])))
+);
+
+CREATE TABLE public.changes_pruned (
+    singleton boolean DEFAULT true NOT NULL,
+    revision bigint NOT NULL,
+    CONSTRAINT changes_pruned_singleton_check CHECK (singleton)
+);
+
+CREATE TABLE public.deployment (
+    singleton boolean DEFAULT true NOT NULL,
+    key_id_tag_key bytea NOT NULL,
+    create_time timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT deployment_key_id_tag_key_check CHECK ((length(key_id_tag_key) = 32)),
+    CONSTRAINT deployment_singleton_check CHECK (singleton)
+);
+
+CREATE TABLE public.key_requests (
+    actor text NOT NULL,
+    request_id uuid NOT NULL,
+    key_id text NOT NULL,
+    create_time timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE public.key_roles (
+    key_id text NOT NULL,
+    "position" smallint NOT NULL,
+    role_number bigint NOT NULL
+);
+
+CREATE TABLE public.key_secrets (
+    key_id text NOT NULL,
+    profile text NOT NULL,
+    pepper_id text NOT NULL,
+    phc text NOT NULL,
+    tag bytea,
+    CONSTRAINT key_secrets_profile_check CHECK ((profile = ANY (ARRAY['generated'::text, 'imported'::text])))
+);
+
+CREATE TABLE public.keys (
+    key_id text NOT NULL,
+    number bigint NOT NULL,
+    tenant_id text NOT NULL,
+    display_name text NOT NULL,
+    description text NOT NULL,
+    owner text NOT NULL,
+    default_user text NOT NULL,
+    permissions text[] NOT NULL,
+    claims jsonb NOT NULL,
+    environment text NOT NULL,
+    tags jsonb NOT NULL,
+    ip_allowlist_enabled boolean NOT NULL,
+    ip_allowlist text[] NOT NULL,
+    resources text[] NOT NULL,
+    expire_time timestamp with time zone,
+    expired boolean DEFAULT false NOT NULL,
+    rotate_by_time timestamp with time zone,
+    limits jsonb NOT NULL,
+    state text NOT NULL,
+    create_time timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    created_by text NOT NULL,
+    update_time timestamp with time zone NOT NULL,
+    revoke_time timestamp with time zone,
+    revocation_reason text DEFAULT ''::text NOT NULL,
+    lineage_id text NOT NULL,
+    predecessor_key_id text DEFAULT ''::text NOT NULL,
+    successor_key_id text DEFAULT ''::text NOT NULL,
+    revision bigint NOT NULL,
+    CONSTRAINT keys_state_check CHECK ((state = ANY (ARRAY['ACTIVE'::text, 'DISABLED'::text, 'REVOKED'::text])))
+);
+
+ALTER TABLE public.keys ALTER COLUMN number ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.keys_number_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.plans (
+    plan_id text NOT NULL,
+    display_name text NOT NULL,
+    capabilities text[] NOT NULL,
+    key_limits jsonb NOT NULL,
+    tenant_limits jsonb NOT NULL,
+    max_keys integer NOT NULL,
+    create_time timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    update_time timestamp with time zone NOT NULL,
+    revision bigint NOT NULL,
+    CONSTRAINT plans_max_keys_check CHECK ((max_keys >= 0))
+);
+
+CREATE SEQUENCE public.replica_beats
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+CREATE TABLE public.replicas (
+    replica_id text NOT NULL,
+    applied_revision bigint NOT NULL,
+    lease_seconds double precision NOT NULL,
+    beat bigint DEFAULT nextval('public.replica_beats'::regclass) NOT NULL,
+    CONSTRAINT replicas_lease_seconds_check CHECK ((lease_seconds > (0)::double precision))
+);
+
+CREATE TABLE public.revision_clock (
+    singleton boolean DEFAULT true NOT NULL,
+    revision bigint NOT NULL,
+    CONSTRAINT revision_clock_singleton_check CHECK (singleton)
+);
+
+CREATE TABLE public.roles (
+    number bigint NOT NULL,
+    role_id text NOT NULL,
+    tenant_id text,
+    display_name text NOT NULL,
+    description text NOT NULL,
+    permissions text[] NOT NULL,
+    claims jsonb NOT NULL,
+    allow_act_as boolean NOT NULL,
+    create_time timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    update_time timestamp with time zone NOT NULL,
+    revision bigint NOT NULL
+);
+
+ALTER TABLE public.roles ALTER COLUMN number ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.roles_number_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.schema_migrations (
+    version integer NOT NULL,
+    name text NOT NULL,
+    digest text NOT NULL,
+    apply_time timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE public.tenants (
+    tenant_id text NOT NULL,
+    display_name text NOT NULL,
+    enabled boolean DEFAULT true NOT NULL,
+    plan_id text,
+    limits jsonb NOT NULL,
+    tags jsonb NOT NULL,
+    create_time timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    update_time timestamp with time zone NOT NULL,
+    revision bigint NOT NULL,
+    CONSTRAINT tenants_tenant_id_check CHECK ((tenant_id ~ '^[a-z][a-z0-9-]{0,62}$'::text))
+);
+
+CREATE TABLE public.trusted_timeline (
+    singleton boolean DEFAULT true NOT NULL,
+    timeline text NOT NULL,
+    CONSTRAINT trusted_timeline_singleton_check CHECK (singleton)
+);
+
+ALTER TABLE ONLY public.audit_events
+    ADD CONSTRAINT audit_events_pkey PRIMARY KEY (sequence);
+
+ALTER TABLE ONLY public.changes_pruned
+    ADD CONSTRAINT changes_pruned_pkey PRIMARY KEY (singleton);
+
+ALTER TABLE ONLY public.deployment
+    ADD CONSTRAINT deployment_pkey PRIMARY KEY (singleton);
+
+ALTER TABLE ONLY public.key_requests
+    ADD CONSTRAINT key_requests_pkey PRIMARY KEY (actor, request_id);
+
+ALTER TABLE ONLY public.key_roles
+    ADD CONSTRAINT key_roles_pkey PRIMARY KEY (key_id, "position");
+
+ALTER TABLE ONLY public.key_roles
+    ADD CONSTRAINT key_roles_role_number_key_id_key UNIQUE (role_number, key_id);
+
+ALTER TABLE ONLY public.key_secrets
+    ADD CONSTRAINT key_secrets_pkey PRIMARY KEY (key_id);
+
+ALTER TABLE ONLY public.keys
+    ADD CONSTRAINT keys_number_key UNIQUE (number);
+
+ALTER TABLE ONLY public.keys
+    ADD CONSTRAINT keys_pkey PRIMARY KEY (key_id);
+
+ALTER TABLE ONLY public.plans
+    ADD CONSTRAINT plans_pkey PRIMARY KEY (plan_id);
+
+ALTER TABLE ONLY public.replicas
+    ADD CONSTRAINT replicas_pkey PRIMARY KEY (replica_id);
+
+ALTER TABLE ONLY public.revision_clock
+    ADD CONSTRAINT revision_clock_pkey PRIMARY KEY (singleton);
+
+ALTER TABLE ONLY public.roles
+    ADD CONSTRAINT roles_pkey PRIMARY KEY (number);
+
+ALTER TABLE ONLY public.roles
+    ADD CONSTRAINT roles_tenant_id_role_id_key UNIQUE NULLS NOT DISTINCT (tenant_id, role_id);
+
+ALTER TABLE ONLY public.schema_migrations
+    ADD CONSTRAINT schema_migrations_pkey PRIMARY KEY (version);
+
+ALTER TABLE ONLY public.tenants
+    ADD CONSTRAINT tenants_pkey PRIMARY KEY (tenant_id);
+
+ALTER TABLE ONLY public.trusted_timeline
+    ADD CONSTRAINT trusted_timeline_pkey PRIMARY KEY (singleton);
+
+CREATE INDEX audit_events_actor ON public.audit_events USING btree (actor, sequence DESC);
+
+CREATE INDEX audit_events_target ON public.audit_events USING btree (target_id, sequence DESC);
+
+CREATE INDEX audit_events_tenant ON public.audit_events USING btree (tenant_id, sequence DESC);
+
+CREATE INDEX changes_commit_time ON public.changes USING btree (commit_time);
+
+CREATE INDEX changes_revision ON public.changes USING btree (revision);
+
+CREATE INDEX keys_tenant ON public.keys USING btree (tenant_id, number DESC);
+
+CREATE INDEX tenants_plan ON public.tenants USING btree (plan_id) WHERE (plan_id IS NOT NULL);
+
+CREATE TRIGGER latchgate_1_note_snapshot BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE ON public.key_roles FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_note_snapshot();
+
+ALTER TABLE public.key_roles ENABLE ALWAYS TRIGGER latchgate_1_note_snapshot;
+
+CREATE TRIGGER latchgate_1_note_snapshot BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE ON public.key_secrets FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_note_snapshot();
+
+ALTER TABLE public.key_secrets ENABLE ALWAYS TRIGGER latchgate_1_note_snapshot;
+
+CREATE TRIGGER latchgate_1_note_snapshot BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE ON public.keys FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_note_snapshot();
+
+ALTER TABLE public.keys ENABLE ALWAYS TRIGGER latchgate_1_note_snapshot;
+
+CREATE TRIGGER latchgate_1_note_snapshot BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE ON public.plans FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_note_snapshot();
+
+ALTER TABLE public.plans ENABLE ALWAYS TRIGGER latchgate_1_note_snapshot;
+
+CREATE TRIGGER latchgate_1_note_snapshot BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE ON public.roles FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_note_snapshot();
+
+ALTER TABLE public.roles ENABLE ALWAYS TRIGGER latchgate_1_note_snapshot;
+
+CREATE TRIGGER latchgate_1_note_snapshot BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE ON public.tenants FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_note_snapshot();
+
+ALTER TABLE public.tenants ENABLE ALWAYS TRIGGER latchgate_1_note_snapshot;
+
+CREATE TRIGGER latchgate_2_take_clock BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE ON public.key_roles FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_take_clock();
+
+ALTER TABLE public.key_roles ENABLE ALWAYS TRIGGER latchgate_2_take_clock;
+
+CREATE TRIGGER latchgate_2_take_clock BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE ON public.key_secrets FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_take_clock();
+
+ALTER TABLE public.key_secrets ENABLE ALWAYS TRIGGER latchgate_2_take_clock;
+
+CREATE TRIGGER latchgate_2_take_clock BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE ON public.keys FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_take_clock();
+
+ALTER TABLE public.keys ENABLE ALWAYS TRIGGER latchgate_2_take_clock;
+
+CREATE TRIGGER latchgate_2_take_clock BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE ON public.plans FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_take_clock();
+
+ALTER TABLE public.plans ENABLE ALWAYS TRIGGER latchgate_2_take_clock;
+
+CREATE TRIGGER latchgate_2_take_clock BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE ON public.roles FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_take_clock();
+
+ALTER TABLE public.roles ENABLE ALWAYS TRIGGER latchgate_2_take_clock;
+
+CREATE TRIGGER latchgate_2_take_clock BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE ON public.tenants FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_take_clock();
+
+ALTER TABLE public.tenants ENABLE ALWAYS TRIGGER latchgate_2_take_clock;
+
+CREATE TRIGGER latchgate_3_record_delete AFTER DELETE ON public.key_roles REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('key', 'key_id');
+
+ALTER TABLE public.key_roles ENABLE ALWAYS TRIGGER latchgate_3_record_delete;
+
+CREATE TRIGGER latchgate_3_record_delete AFTER DELETE ON public.key_secrets REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('key', 'key_id');
+
+ALTER TABLE public.key_secrets ENABLE ALWAYS TRIGGER latchgate_3_record_delete;
+
+CREATE TRIGGER latchgate_3_record_delete AFTER DELETE ON public.keys REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('key', 'key_id');
+
+ALTER TABLE public.keys ENABLE ALWAYS TRIGGER latchgate_3_record_delete;
+
+CREATE TRIGGER latchgate_3_record_delete AFTER DELETE ON public.plans REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('plan', 'plan_id');
+
+ALTER TABLE public.plans ENABLE ALWAYS TRIGGER latchgate_3_record_delete;
+
+CREATE TRIGGER latchgate_3_record_delete AFTER DELETE ON public.roles REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('role', 'number');
+
+ALTER TABLE public.roles ENABLE ALWAYS TRIGGER latchgate_3_record_delete;
+
+CREATE TRIGGER latchgate_3_record_delete AFTER DELETE ON public.tenants REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('tenant', 'tenant_id');
+
+ALTER TABLE public.tenants ENABLE ALWAYS TRIGGER latchgate_3_record_delete;
+
+CREATE TRIGGER latchgate_3_record_insert AFTER INSERT ON public.key_roles REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('key', 'key_id');
+
+ALTER TABLE public.key_roles ENABLE ALWAYS TRIGGER latchgate_3_record_insert;
+
+CREATE TRIGGER latchgate_3_record_insert AFTER INSERT ON public.key_secrets REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('key', 'key_id');
+
+ALTER TABLE public.key_secrets ENABLE ALWAYS TRIGGER latchgate_3_record_insert;
+
+CREATE TRIGGER latchgate_3_record_insert AFTER INSERT ON public.keys REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('key', 'key_id');
+
+ALTER TABLE public.keys ENABLE ALWAYS TRIGGER latchgate_3_record_insert;
+
+CREATE TRIGGER latchgate_3_record_insert AFTER INSERT ON public.plans REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('plan', 'plan_id');
+
+ALTER TABLE public.plans ENABLE ALWAYS TRIGGER latchgate_3_record_insert;
+
+CREATE TRIGGER latchgate_3_record_insert AFTER INSERT ON public.roles REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('role', 'number');
+
+ALTER TABLE public.roles ENABLE ALWAYS TRIGGER latchgate_3_record_insert;
+
+CREATE TRIGGER latchgate_3_record_insert AFTER INSERT ON public.tenants REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('tenant', 'tenant_id');
+
+ALTER TABLE public.tenants ENABLE ALWAYS TRIGGER latchgate_3_record_insert;
+
+CREATE TRIGGER latchgate_3_record_truncate AFTER TRUNCATE ON public.key_roles FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('key', 'key_id');
+
+ALTER TABLE public.key_roles ENABLE ALWAYS TRIGGER latchgate_3_record_truncate;
+
+CREATE TRIGGER latchgate_3_record_truncate AFTER TRUNCATE ON public.key_secrets FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('key', 'key_id');
+
+ALTER TABLE public.key_secrets ENABLE ALWAYS TRIGGER latchgate_3_record_truncate;
+
+CREATE TRIGGER latchgate_3_record_truncate AFTER TRUNCATE ON public.keys FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('key', 'key_id');
+
+ALTER TABLE public.keys ENABLE ALWAYS TRIGGER latchgate_3_record_truncate;
+
+CREATE TRIGGER latchgate_3_record_truncate AFTER TRUNCATE ON public.plans FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('plan', 'plan_id');
+
+ALTER TABLE public.plans ENABLE ALWAYS TRIGGER latchgate_3_record_truncate;
+
+CREATE TRIGGER latchgate_3_record_truncate AFTER TRUNCATE ON public.roles FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('role', 'number');
+
+ALTER TABLE public.roles ENABLE ALWAYS TRIGGER latchgate_3_record_truncate;
+
+CREATE TRIGGER latchgate_3_record_truncate AFTER TRUNCATE ON public.tenants FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('tenant', 'tenant_id');
+
+ALTER TABLE public.tenants ENABLE ALWAYS TRIGGER latchgate_3_record_truncate;
+
+CREATE TRIGGER latchgate_3_record_update AFTER UPDATE ON public.key_roles REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('key', 'key_id');
+
+ALTER TABLE public.key_roles ENABLE ALWAYS TRIGGER latchgate_3_record_update;
+
+CREATE TRIGGER latchgate_3_record_update AFTER UPDATE ON public.key_secrets REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('key', 'key_id');
+
+ALTER TABLE public.key_secrets ENABLE ALWAYS TRIGGER latchgate_3_record_update;
+
+CREATE TRIGGER latchgate_3_record_update AFTER UPDATE ON public.keys REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('key', 'key_id');
+
+ALTER TABLE public.keys ENABLE ALWAYS TRIGGER latchgate_3_record_update;
+
+CREATE TRIGGER latchgate_3_record_update AFTER UPDATE ON public.plans REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('plan', 'plan_id');
+
+ALTER TABLE public.plans ENABLE ALWAYS TRIGGER latchgate_3_record_update;
+
+CREATE TRIGGER latchgate_3_record_update AFTER UPDATE ON public.roles REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('role', 'number');
+
+ALTER TABLE public.roles ENABLE ALWAYS TRIGGER latchgate_3_record_update;
+
+CREATE TRIGGER latchgate_3_record_update AFTER UPDATE ON public.tenants REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('tenant', 'tenant_id');
+
+ALTER TABLE public.tenants ENABLE ALWAYS TRIGGER latchgate_3_record_update;
+
+CREATE TRIGGER latchgate_stamp BEFORE INSERT OR UPDATE ON public.keys FOR EACH ROW EXECUTE FUNCTION public.latchgate_stamp();
+
+ALTER TABLE public.keys ENABLE ALWAYS TRIGGER latchgate_stamp;
+
+CREATE TRIGGER latchgate_stamp BEFORE INSERT OR UPDATE ON public.plans FOR EACH ROW EXECUTE FUNCTION public.latchgate_stamp();
+
+ALTER TABLE public.plans ENABLE ALWAYS TRIGGER latchgate_stamp;
+
+CREATE TRIGGER latchgate_stamp BEFORE INSERT OR UPDATE ON public.roles FOR EACH ROW EXECUTE FUNCTION public.latchgate_stamp();
+
+ALTER TABLE public.roles ENABLE ALWAYS TRIGGER latchgate_stamp;
+
+CREATE TRIGGER latchgate_stamp BEFORE INSERT OR UPDATE ON public.tenants FOR EACH ROW EXECUTE FUNCTION public.latchgate_stamp();
+
+ALTER TABLE public.tenants ENABLE ALWAYS TRIGGER latchgate_stamp;
+
+ALTER TABLE ONLY public.key_roles
+    ADD CONSTRAINT key_roles_key_id_fkey FOREIGN KEY (key_id) REFERENCES public.keys(key_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.key_roles
+    ADD CONSTRAINT key_roles_role_number_fkey FOREIGN KEY (role_number) REFERENCES public.roles(number);
+
+ALTER TABLE ONLY public.key_secrets
+    ADD CONSTRAINT key_secrets_key_id_fkey FOREIGN KEY (key_id) REFERENCES public.keys(key_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.keys
+    ADD CONSTRAINT keys_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES public.tenants(tenant_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.roles
+    ADD CONSTRAINT roles_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES public.tenants(tenant_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.tenants
+    ADD CONSTRAINT tenants_plan_id_fkey FOREIGN KEY (plan_id) REFERENCES public.plans(plan_id);

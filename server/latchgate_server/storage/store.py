@@ -1,0 +1,53 @@
+"""The database as a whole: implements ports.Store on a pool."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+
+from latchgate_server.core.ports import Transaction
+from latchgate_server.storage.failures import told_plainly
+from latchgate_server.storage.queries import SQL
+from latchgate_server.storage.reader import PostgresReader
+from latchgate_server.storage.transaction import PostgresTransaction
+
+
+class PostgresStore:
+    """Reads through the pool, and mutations one at a time, in the order of their revisions."""
+
+    def __init__(self, pool: asyncpg.Pool, patience: float) -> None:
+        """patience: seconds to wait for a free connection, or for a read, before Overloaded."""
+        self._pool = pool
+        self._patience = patience
+        self.read = PostgresReader(pool, patience)
+
+    @asynccontextmanager
+    async def change(self) -> AsyncIterator[Transaction]:
+        """A transaction that has taken the revision clock; it commits when left, and rolls back on an exception."""
+        with told_plainly():
+            async with self._pool.acquire(timeout=self._patience) as connection, connection.transaction():
+                row = await connection.fetchrow(SQL["begin_change"])
+                assert row is not None, "begin_change always returns a row"
+                yield PostgresTransaction(connection, row["revision"], row["time"], self._patience)
+
+    async def key_id_tag_key(self) -> bytes:
+        """The key of the tag in key ids."""
+        key: bytes = await self._value("deployment")
+        return key
+
+    async def current_revision(self) -> int:
+        """The newest committed revision."""
+        revision: int = await self._value("current_revision")
+        return revision
+
+    async def prune_changes(self, older_than: float) -> None:
+        """Forget changes older than that many seconds."""
+        with told_plainly():
+            await self._pool.execute(SQL["prune_changes"], older_than)
+
+    async def _value(self, statement: str) -> Any:
+        with told_plainly():
+            return await self._pool.fetchval(SQL[statement])

@@ -1,0 +1,157 @@
+"""Writes: implements ports.Transaction on one connection that holds the revision clock."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from latchgate_server.core.model import Key, Plan, Role, SecretHash, Tenant
+from latchgate_server.core.ports import AuditEvent
+from latchgate_server.storage.failures import told_plainly
+from latchgate_server.storage.pool import Connection
+from latchgate_server.storage.queries import SQL
+from latchgate_server.storage.reader import PostgresReader
+from latchgate_server.storage.rows import limits_to
+
+
+class PostgresTransaction:
+    """One mutation in progress; made by PostgresStore.change."""
+
+    def __init__(self, connection: Connection, revision: int, time: datetime, patience: float) -> None:
+        self._connection = connection
+        self.revision = revision
+        self.time = time
+        self.read = PostgresReader(connection, patience)
+
+    async def insert_tenant(self, tenant: Tenant) -> None:
+        await self._run("insert_tenant", *_tenant_values(tenant))
+
+    async def update_tenant(self, tenant: Tenant) -> None:
+        await self._run("update_tenant", *_tenant_values(tenant))
+
+    async def delete_tenant(self, tenant_id: str) -> None:
+        await self._run("delete_tenant_keys", tenant_id)
+        await self._run("delete_tenant", tenant_id)
+
+    async def insert_plan(self, plan: Plan) -> None:
+        await self._run("insert_plan", *_plan_values(plan))
+
+    async def update_plan(self, plan: Plan) -> None:
+        await self._run("update_plan", *_plan_values(plan))
+
+    async def delete_plan(self, plan_id: str) -> None:
+        await self._run("delete_plan", plan_id)
+
+    async def insert_role(self, role: Role) -> None:
+        await self._run("insert_role", *_role_values(role))
+
+    async def update_role(self, role: Role) -> None:
+        await self._run("update_role", *_role_values(role))
+
+    async def delete_role(self, role: Role) -> None:
+        await self._run("delete_role", role.role_id, role.tenant_id)
+
+    async def insert_key(self, key: Key, secret: SecretHash) -> None:
+        values = (*_key_values(key), key.created_by, key.lineage_id or key.key_id)
+        await self._run("insert_key", key.key_id, key.tenant_id, *values)
+        await self._run("insert_secret", key.key_id, secret.profile.value, secret.pepper_id, secret.phc, secret.tag)
+        await self._insert_key_roles(key)
+
+    async def update_key(self, before: Key, after: Key) -> None:
+        await self._run("update_key", after.key_id, *_key_values(after))
+        if before.role_ids != after.role_ids:
+            await self._run("delete_key_roles", after.key_id)
+            await self._insert_key_roles(after)
+
+    async def replace_secret(self, key_id: str, old: SecretHash, new: SecretHash) -> bool:
+        with told_plainly():
+            status = await self._connection.execute(
+                SQL["replace_secret"], key_id, old.phc, new.pepper_id, new.phc, new.tag
+            )
+        return status == "UPDATE 1"
+
+    async def delete_key(self, key_id: str) -> None:
+        await self._run("delete_key", key_id)
+
+    async def insert_request(self, actor: str, request_id: UUID, key_id: str) -> None:
+        await self._run("insert_request", actor, request_id, key_id)
+
+    async def last_audit_event(self) -> tuple[int, bytes]:
+        with told_plainly():
+            row = await self._connection.fetchrow(SQL["last_audit_event"])
+        return (row["sequence"], row["hash"]) if row else (0, b"")
+
+    async def insert_audit_event(self, event: AuditEvent) -> None:
+        await self._run(
+            "insert_audit_event",
+            event.sequence,
+            event.time,
+            event.tenant_id,
+            event.actor,
+            event.actor_ip,
+            event.method,
+            event.target_type,
+            event.target_id,
+            event.before,
+            event.after,
+            event.reason,
+            event.revision,
+            event.pepper_id,
+            event.hash,
+        )
+
+    async def _insert_key_roles(self, key: Key) -> None:
+        if key.role_ids:
+            await self._run("insert_key_roles", key.key_id, key.tenant_id, key.role_ids)
+
+    async def _run(self, statement: str, *arguments: object) -> None:
+        with told_plainly():
+            await self._connection.execute(SQL[statement], *arguments)
+
+
+def _tenant_values(tenant: Tenant) -> tuple[object, ...]:
+    limits = limits_to(tenant.limits)
+    return tenant.tenant_id, tenant.display_name, tenant.enabled, tenant.plan_id, limits, tenant.tags
+
+
+def _plan_values(plan: Plan) -> tuple[object, ...]:
+    key_limits, tenant_limits = limits_to(plan.key_limits), limits_to(plan.tenant_limits)
+    return plan.plan_id, plan.display_name, plan.capabilities, key_limits, tenant_limits, plan.max_keys
+
+
+def _role_values(role: Role) -> tuple[object, ...]:
+    return (
+        role.role_id,
+        role.tenant_id,
+        role.display_name,
+        role.description,
+        role.permissions,
+        role.claims,
+        role.allow_act_as,
+    )
+
+
+def _key_values(key: Key) -> tuple[object, ...]:
+    """What an administrator can change, in the order of the statements insert_key and update_key."""
+    return (
+        key.display_name,
+        key.description,
+        key.owner,
+        key.default_user,
+        key.permissions,
+        key.claims,
+        key.environment,
+        key.tags,
+        key.ip_allowlist_enabled,
+        key.ip_allowlist,
+        key.resources,
+        key.expire_time,
+        key.expired,
+        key.rotate_by_time,
+        limits_to(key.limits),
+        key.state.name,
+        key.revoke_time,
+        key.revocation_reason,
+        key.predecessor_key_id,
+        key.successor_key_id,
+    )
