@@ -1,0 +1,1 @@
+"""The data plane: may this key do this, now?"""

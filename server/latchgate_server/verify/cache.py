@@ -1,0 +1,138 @@
+"""Records in memory: what was loaded and has not been evicted since.
+
+The cache only ever evicts; it never changes a record. Whoever takes one from it must hold a valid lease at that very
+moment (feed.py); the cache itself knows nothing of time.
+
+A load is kept only if nothing that it may have missed was applied meanwhile: its snapshot is not older than the applied
+revision, and the cache was not restarted under it. So no record is ever older than what was evicted.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from latchgate_server.core.errors import CannotDecide
+from latchgate_server.core.ports import Loaded
+from latchgate_server.core.record import Record
+from latchgate_server.core.replication import Change
+
+_ABSENT_SHARE = 10
+
+
+@dataclass(slots=True)
+class Entry:
+    """A record, and what this process remembers of its secret.
+
+    record: None for a key that does not exist.
+    proven: a digest of the secret that verified (hashing.SecretHasher.digest), or None before it did.
+    """
+
+    record: Record | None
+    proven: bytes | None = field(default=None, repr=False)
+
+
+class RecordCache:
+    """A bounded, least-recently-used map from key id to record, and one a tenth its size for keys that do not exist."""
+
+    def __init__(self, size: int) -> None:
+        """size: how many records to keep."""
+        self._size = size
+        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._absent: OrderedDict[str, Entry] = OrderedDict()
+        self._dependents: dict[Change, set[str]] = {}
+        self._life = 0
+        self.applied_revision = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key_id: str) -> Entry | None:
+        """What is known of the key, or None where it must be loaded."""
+        entry = self._entries.get(key_id)
+        if entry is not None:
+            self._entries.move_to_end(key_id)
+            return entry
+        return self._absent.get(key_id)
+
+    # Loads ----------------------------------------------------------------------------------------------------------
+
+    def begin_load(self) -> int:
+        """Which life of the cache a load begins in; to be asked before it is sent, and passed to `finish_load`."""
+        return self._life
+
+    def finish_load(self, life: int, key_id: str, loaded: Loaded) -> Entry:
+        """Keep what was loaded, if that is safe; and return it as an entry either way.
+
+        Raises the CannotDecide that was loaded in place of a record.
+        """
+        if isinstance(loaded.record, CannotDecide):
+            raise loaded.record
+        entry = Entry(loaded.record)
+        if life == self._life and loaded.revision >= self.applied_revision:
+            self._keep(key_id, entry)
+        return entry
+
+    def _keep(self, key_id: str, entry: Entry) -> None:
+        self._drop(key_id)
+        if entry.record is None:
+            self._absent[key_id] = entry
+            if len(self._absent) > max(1, self._size // _ABSENT_SHARE):
+                self._absent.popitem(last=False)
+            return
+        self._entries[key_id] = entry
+        for change in _causes(entry.record):
+            self._dependents.setdefault(change, set()).add(key_id)
+        if len(self._entries) > self._size:
+            self._drop(next(iter(self._entries)))
+
+    # Evictions ------------------------------------------------------------------------------------------------------
+
+    def apply(self, revision: int, changes: Sequence[Change] | None) -> None:
+        """Evict what changed up to the revision; everything where `changes` is None."""
+        if changes is None:
+            self.restart(revision)
+            return
+        for change in changes:
+            self._evict(change)
+        self.applied_revision = revision
+
+    def restart(self, revision: int) -> None:
+        """Forget everything, loads under way as well, and go on from the revision, be it lower than before."""
+        self._life += 1
+        self._entries.clear()
+        self._absent.clear()
+        self._dependents.clear()
+        self.applied_revision = revision
+
+    def _evict(self, change: Change) -> None:
+        if change.entity == "all":
+            self._entries.clear()
+            self._absent.clear()
+            self._dependents.clear()
+        elif change.entity == "key":
+            self._drop(change.id)
+        else:
+            for key_id in list(self._dependents.get(change, ())):
+                self._drop(key_id)
+
+    def _drop(self, key_id: str) -> None:
+        self._absent.pop(key_id, None)
+        entry = self._entries.pop(key_id, None)
+        if entry is None or entry.record is None:
+            return
+        for change in _causes(entry.record):
+            dependents = self._dependents[change]
+            dependents.discard(key_id)
+            if not dependents:
+                del self._dependents[change]
+
+
+def _causes(record: Record) -> Iterable[Change]:
+    """The changes, beside one of the key itself, that the record must go with."""
+    yield Change("tenant", record.identity.tenant_id)
+    if record.plan_id:
+        yield Change("plan", record.plan_id)
+    for number in record.role_numbers:
+        yield Change("role", str(number))

@@ -1,0 +1,131 @@
+"""Follows the changes in the database and holds the lease under which records in memory may be used.
+
+A beat is a few steps whose order carries the whole promise; see docs/consistency.md. A notification only makes the next
+beat start sooner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from latchgate_server import observability
+from latchgate_server.core.errors import CannotDecide
+from latchgate_server.core.ports import Clock
+from latchgate_server.core.replication import FeedLink, FeedLinks, margin
+from latchgate_server.verify.cache import RecordCache
+
+_BEATS_PER_LEASE = 3
+_PATIENCE = 0.5  # of a lease: a connection that stalls for longer is given up; with the pause before, within the lease
+_RETRY_SECONDS = 0.1
+
+_log = structlog.get_logger()
+
+
+class Feed:
+    """One replica's place in the protocol.
+
+    is_lost: whether the database did not answer when it was last asked.
+    last_beat_at: when the last beat that succeeded began, on the monotonic clock; None before the first.
+    has_beaten: set from the first beat that succeeded.
+    """
+
+    def __init__(self, links: FeedLinks, cache: RecordCache, clock: Clock, replica_id: str, lease: float) -> None:
+        """replica_id: random, made anew at each start of the process. lease: seconds."""
+        self._links = links
+        self._cache = cache
+        self._clock = clock
+        self._replica_id = replica_id
+        self._lease = lease
+        self._valid_until = 0.0
+        self._link: FeedLink | None = None
+        self._stopping = False
+        self._waiting_for_beat: list[asyncio.Future[None]] = []
+        self.is_lost = True
+        self.last_beat_at: float | None = None
+        self.has_beaten = asyncio.Event()
+
+    def has_lease(self) -> bool:
+        """Whether a record taken from the cache in this very step may be decided on."""
+        return self._clock.monotonic() < self._valid_until
+
+    async def run(self) -> None:
+        """Beat until `stop`, over as many connections as it takes."""
+        while not self._stopping:
+            try:
+                async with self._links.open() as link:
+                    await self._follow(link)
+            except (CannotDecide, TimeoutError) as error:
+                self._note_loss(error)
+                await self._clock.sleep(_RETRY_SECONDS)
+
+    async def _follow(self, link: FeedLink) -> None:
+        # Nothing that was learned over another connection is kept: this one may lead to another server, on which
+        # revisions run again from a lower number.
+        self._valid_until = 0.0
+        async with asyncio.timeout(self._lease * _PATIENCE):
+            self._cache.restart(await link.current_revision())
+        self._link = link
+        try:
+            while not self._stopping:
+                async with asyncio.timeout(self._lease * _PATIENCE):
+                    await self.beat(link)
+                await link.changed(self._lease / _BEATS_PER_LEASE)
+            await self._leave(link)
+        finally:
+            self._link = None
+
+    async def beat(self, link: FeedLink) -> None:
+        """Renew the lease. The order of the steps is what makes a revocation hold."""
+        waiting, self._waiting_for_beat = self._waiting_for_beat, []
+        try:
+            began = self._clock.monotonic()
+            known = self._cache.applied_revision
+            await link.beat(self._replica_id, known, self._lease)
+            read = await link.read_changes(known)
+            self._cache.apply(read.revision, read.changes)
+            self._valid_until = began + self._lease - margin(self._lease)
+            if read.revision != known:
+                await link.acknowledge(self._replica_id, read.revision)
+        finally:
+            for waiter in waiting:
+                if not waiter.done():
+                    waiter.set_result(None)
+        self._note_beat(began)
+
+    async def next_beat(self) -> None:
+        """Return when a beat that began after this call has ended, well or not, or there is no connection."""
+        if self._link is None:
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting_for_beat.append(waiter)
+        self._link.hint()
+        try:
+            async with asyncio.timeout(self._lease):
+                await waiter
+        except TimeoutError:
+            return
+
+    def stop(self) -> None:
+        """Let `run` give the lease back and end."""
+        self._stopping = True
+        if self._link is not None:
+            self._link.hint()
+
+    async def _leave(self, link: FeedLink) -> None:
+        self._valid_until = 0.0
+        async with asyncio.timeout(self._lease * _PATIENCE):
+            await link.deregister(self._replica_id)
+
+    def _note_beat(self, began: float) -> None:
+        self.last_beat_at = began
+        if self.is_lost:
+            self.is_lost = False
+            _log.info(observability.LEASE_GAINED, replica_id=self._replica_id)
+        self.has_beaten.set()
+
+    def _note_loss(self, error: Exception) -> None:
+        if not self.is_lost:
+            self.is_lost = True
+            _log.warning(observability.FEED_LOST, replica_id=self._replica_id, error=str(error) or "no answer in time")

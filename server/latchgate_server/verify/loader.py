@@ -1,0 +1,104 @@
+"""Reads records from the database into the cache, many callers to one query.
+
+A caller's key is read by a query that is sent after the call, never by one already under way. So what a caller gets was
+true at a moment after its call began, whatever else happens meanwhile, and it may decide on it with no lease at all.
+Callers that come while queries are under way share the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from latchgate_server.core.errors import CannotDecide, Overloaded
+from latchgate_server.core.ports import Reader
+from latchgate_server.verify.cache import Entry, RecordCache
+
+BATCH = 1_000  # of one BatchVerify all misses fit
+QUERIES_AT_ONCE = 2
+WAITING_KEYS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedEntry:
+    """What a load found. revision: that of its snapshot."""
+
+    entry: Entry
+    revision: int
+
+
+class RecordLoader:
+    """Single-flight, batched loads of records."""
+
+    def __init__(self, read: Reader, cache: RecordCache) -> None:
+        self._read = read
+        self._cache = cache
+        self._waiting: dict[str, asyncio.Future[LoadedEntry]] = {}
+        self._queries: set[asyncio.Task[None]] = set()
+        self._running = 0
+
+    async def load(self, key_id: str) -> LoadedEntry:
+        """What the database holds for the key id, read after this call began.
+
+        Raises StoreUnavailable, or Overloaded where too many keys wait already.
+        """
+        future = self._waiting.get(key_id)
+        if future is None:
+            if len(self._waiting) >= WAITING_KEYS:
+                raise Overloaded("too many keys are being loaded at once")
+            future = asyncio.get_running_loop().create_future()
+            self._waiting[key_id] = future
+            self._start_query()
+        # Whoever gives up must not take the others' answer away.
+        return await asyncio.shield(future)
+
+    def _start_query(self) -> None:
+        if self._running < QUERIES_AT_ONCE:
+            self._running += 1
+            task = asyncio.get_running_loop().create_task(self._run_queries())
+            self._queries.add(task)
+            task.add_done_callback(self._queries.discard)
+
+    async def _run_queries(self) -> None:
+        try:
+            while self._waiting:
+                await self._run_batch()
+        finally:
+            # In the same step in which nobody was found waiting: whoever comes next starts a query of their own.
+            self._running -= 1
+
+    async def _run_batch(self) -> None:
+        batch = {key_id: self._waiting.pop(key_id) for key_id in list(self._waiting)[:BATCH]}
+        try:
+            await self._run_query(batch)
+        except BaseException as error:
+            for future in batch.values():
+                _fail(future, error)
+            if not isinstance(error, Exception):
+                raise
+
+    async def _run_query(self, batch: dict[str, asyncio.Future[LoadedEntry]]) -> None:
+        life = self._cache.begin_load()
+        found = await self._read.load_records(list(batch))
+        for key_id, future in batch.items():
+            loaded = found[key_id]
+            try:
+                entry = self._cache.finish_load(life, key_id, loaded)
+            except CannotDecide as error:
+                _fail(future, error)
+            else:
+                if not future.done():
+                    future.set_result(LoadedEntry(entry, loaded.revision))
+
+    async def close(self) -> None:
+        """End the queries under way."""
+        queries = list(self._queries)
+        for task in queries:
+            task.cancel()
+        await asyncio.gather(*queries, return_exceptions=True)
+
+
+def _fail(future: asyncio.Future[LoadedEntry], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # nobody may be waiting any more; that is no leak worth a warning
