@@ -1,0 +1,1 @@
+"""The control plane: use cases of administrators, each one transaction."""

@@ -1,0 +1,54 @@
+"""The one way to change anything: lock, look again who asks, change, audit, commit, wait for the replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from latchgate_server.admin.access import Access, Caller
+from latchgate_server.admin.audit import Actor, AuditTrail, Change
+from latchgate_server.admin.barrier import Barrier, Propagation
+from latchgate_server.core.ports import Store, Transaction
+from latchgate_server.hashing import Peppers
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """What a use case is given to work with: the transaction, who asks, and the audit log."""
+
+    transaction: Transaction
+    caller: Caller
+    _trail: AuditTrail
+
+    def audit(self, change: Change) -> None:
+        """Note a change. A mutation that notes none is taken to have changed nothing."""
+        self._trail.add(change)
+
+
+class Mutations:
+    """Runs use cases that change something."""
+
+    def __init__(self, store: Store, access: Access, peppers: Peppers, barrier: Barrier) -> None:
+        self._store = store
+        self._access = access
+        self._peppers = peppers
+        self._barrier = barrier
+
+    async def run(self, caller: Caller, change: Callable[[Mutation], Awaitable[Result]]) -> tuple[Result, Propagation]:
+        """Run a use case in a transaction and wait until every replica decides on what it changed.
+
+        Whatever it raises undoes it. Raises AdminKeyRejected or PermissionMissing where the caller lost its rights
+        meanwhile, Overloaded where the lock is not to be had, StoreUnavailable.
+        """
+        async with self._store.change() as transaction:
+            admitted = await self._access.admit_again(caller, transaction)
+            actor = Actor(key_id=admitted.key_id, address=admitted.address)
+            trail = AuditTrail(transaction, self._peppers, actor, admitted.method)
+            result = await change(Mutation(transaction, admitted, trail))
+            await trail.write()
+            # What changed nothing waits for the state that it found, which others may not have applied yet.
+            revision = transaction.revision - 1 if trail.is_empty else transaction.revision
+        return result, await self._barrier.wait(revision)
