@@ -1,0 +1,155 @@
+"""VerifyService's messages and the core's values.
+
+Responses are put together from serialised parts: a message's fields may come in any order and in several pieces, of
+which the last one wins (Protocol Buffers, "Encoding": "Field Order" and "Last One Wins"). What depends on the denial
+reason or on the record alone is serialised once and kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import NoReturn
+from weakref import WeakKeyDictionary
+
+from latchgate.v1 import decision_pb2, verify_service_pb2
+from latchgate_server.core import bounds
+from latchgate_server.core.denials import MESSAGES
+from latchgate_server.core.model import Identity, Question
+from latchgate_server.core.permissions import MalformedRequirement, parse_requirement
+from latchgate_server.core.record import Record
+from latchgate_server.core.verification import Verification
+from latchgate_server.transport.convert_admin import time_to
+from latchgate_server.transport.fields import Fields, set_claims
+
+_Response = verify_service_pb2.VerifyResponse
+
+_ALLOWED = _Response(decision=decision_pb2.DECISION_ALLOW).SerializeToString()
+_DENIED = {
+    reason: _Response(
+        decision=decision_pb2.DECISION_DENY,
+        denial_reason=decision_pb2.DenialReason.ValueType(reason),
+        message=message,
+    ).SerializeToString()
+    for reason, message in MESSAGES.items()
+}
+_STALE = _Response(stale=True).SerializeToString()
+UNDECIDED = b""
+"""The serialised VerifyResponse without a decision, which stands where a batch has an error."""
+
+# Field 1, length-delimited, of BatchVerifyResponse.
+_RESPONSES_TAG = b"\x0a"
+
+# A record is dropped from memory when it changes, and what was serialised of it with it.
+_identities: WeakKeyDictionary[Record, bytes] = WeakKeyDictionary()
+
+
+def question_from(request: verify_service_pb2.VerifyRequest) -> Question:
+    """What a request asks, beside the credential. Raises InvalidRequest.
+
+    A malformed address, tenant, resource or capability is none that a key could match, and so is denied, not refused;
+    one that is longer than its bound is refused, as it may matter to no check of this key.
+    """
+    text, act_as = request.required_permissions, request.act_as
+    capability, resource = request.required_capability, request.resource
+    try:
+        requirement = parse_requirement(text) if text else None
+    except MalformedRequirement as error:
+        _refuse(request, error)
+    if (
+        act_as
+        or request.cost < 0
+        or request.at_least_revision < 0
+        or len(capability) > bounds.CAPABILITY_LENGTH
+        or len(resource) > bounds.RESOURCE_LENGTH
+    ):
+        _check(request, Fields())
+    return Question(
+        client_ip=request.client_ip,
+        tenant_id=request.tenant_id,
+        requirement=requirement,
+        capability=capability,
+        act_as=act_as,
+        resource=resource,
+    )
+
+
+def _refuse(request: verify_service_pb2.VerifyRequest, error: MalformedRequirement) -> NoReturn:
+    fields = Fields()
+    fields.wrong("required_permissions", str(error))
+    _check(request, fields)
+    raise AssertionError("a field was wrong")
+
+
+def _check(request: verify_service_pb2.VerifyRequest, fields: Fields) -> None:
+    fields.text("act_as", request.act_as, bounds.USER_LENGTH)
+    fields.length("required_capability", request.required_capability, bounds.CAPABILITY_LENGTH)
+    fields.length("resource", request.resource, bounds.RESOURCE_LENGTH)
+    if request.cost < 0:
+        fields.wrong("cost", "0 or more")
+    if request.at_least_revision < 0:
+        fields.wrong("at_least_revision", "0 or more")
+    fields.check()
+
+
+def verification_to(verification: Verification) -> bytes:
+    """The serialised VerifyResponse that tells of a verification."""
+    reason = verification.denial_reason
+    response = (_ALLOWED if reason is None else _DENIED[reason]) + _revision_part(verification.revision)
+    record = verification.record
+    if record is not None:
+        response += _identity_part(record)
+        if verification.user != record.identity.user:
+            response += _Response(identity=decision_pb2.Identity(user=verification.user)).SerializeToString()
+    if verification.stale:
+        response += _STALE
+    return response
+
+
+def batch_to(responses: Sequence[bytes], errors: Mapping[int, verify_service_pb2.BatchVerifyError]) -> bytes:
+    """The serialised BatchVerifyResponse. responses: serialised; errors: by their places."""
+    parts = [b"".join((_RESPONSES_TAG, varint(len(response)), response)) for response in responses]
+    parts.append(verify_service_pb2.BatchVerifyResponse(errors=errors).SerializeToString())
+    return b"".join(parts)
+
+
+def varint(number: int) -> bytes:
+    """The number in base 128, least significant part first (Protocol Buffers, "Encoding": "Base 128 Varints")."""
+    parts = bytearray()
+    while number > 0x7F:
+        parts.append(number & 0x7F | 0x80)
+        number >>= 7
+    parts.append(number)
+    return bytes(parts)
+
+
+@lru_cache(maxsize=64)
+def _revision_part(revision: int) -> bytes:
+    return _Response(revision=revision).SerializeToString()
+
+
+def _identity_part(record: Record) -> bytes:
+    part = _identities.get(record)
+    if part is None:
+        part = _identities[record] = _Response(identity=identity_to(record.identity)).SerializeToString()
+    return part
+
+
+def identity_to(identity: Identity) -> decision_pb2.Identity:
+    """The message for who a key speaks for."""
+    message = decision_pb2.Identity(
+        key_id=identity.key_id,
+        tenant_id=identity.tenant_id,
+        display_name=identity.display_name,
+        owner=identity.owner,
+        user=identity.user,
+        role_ids=identity.role_ids,
+        permissions=identity.permissions,
+        capabilities=identity.capabilities,
+        environment=identity.environment,
+        tags=identity.tags,
+        expire_time=time_to(identity.expire_time),
+        resources=identity.resources,
+    )
+    set_claims(message.claims, identity.claims)
+    return message

@@ -1,0 +1,105 @@
+"""What every RPC has around it: admission of administrators, errors said on the wire, a count of how it ended."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import unquote
+
+import grpc
+import structlog
+
+from latchgate_server import observability
+from latchgate_server.admin.access import Access, Caller
+from latchgate_server.core import bounds
+from latchgate_server.core.errors import AdminKeyRejected, CannotDecide, InvalidRequest, LatchgateError
+from latchgate_server.core.model import DenialReason
+from latchgate_server.transport.errors import Context, abort, code_of
+
+ON_BEHALF_OF = "x-latchgate-on-behalf-of"
+_AUTHORIZATION = "authorization"
+_BEARER = "bearer "
+
+Servicer = TypeVar("Servicer", bound="AdmitsAdministrators")
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+_log = structlog.get_logger()
+
+
+class AdmitsAdministrators:
+    """A servicer whose calls come from administrators."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    async def admit(self, method: str, context: Context) -> Caller:
+        """Let the caller in. Raises AdminKeyRejected, InvalidRequest, PermissionMissing, CannotDecide."""
+        keys = _metadata(context, _AUTHORIZATION)
+        owners = _metadata(context, ON_BEHALF_OF)
+        if len(keys) > 1:
+            raise AdminKeyRejected(DenialReason.INVALID_API_KEY)
+        # A portal that does not know whom it acts for must not act for everybody.
+        if len(owners) > 1 or not all(0 < len(owner) <= bounds.USER_LENGTH for owner in owners):
+            raise InvalidRequest.of(ON_BEHALF_OF, f"one owner, of 1 to {bounds.USER_LENGTH} characters")
+        if keys and not keys[0].lower().startswith(_BEARER):
+            raise AdminKeyRejected(DenialReason.INVALID_API_KEY)
+        key_string = keys[0][len(_BEARER) :] if keys else ""
+        return await self._access.admit(method, key_string, peer_address(context.peer()), "".join(owners))
+
+
+def admin_rpc(
+    handler: Callable[[Servicer, Request, Caller], Awaitable[Response]],
+) -> Callable[[Servicer, Request, Context], Awaitable[Response]]:
+    """Make an RPC of AdminService out of a method that takes its request and the admitted caller."""
+    method = handler.__name__
+
+    @functools.wraps(handler)
+    async def call(self: Servicer, request: Request, context: Context) -> Response:
+        try:
+            response = await handler(self, request, await self.admit(method, context))
+        except Exception as error:  # noqa: BLE001 - whatever it is, no client sees a stack trace
+            report(method, error)
+            observability.ADMIN_CALLS.labels(method, code_of(error).name).inc()
+            await abort(context, error)
+        observability.ADMIN_CALLS.labels(method, "OK").inc()
+        return response
+
+    return call
+
+
+async def fail(context: Context, method: str, error: Exception) -> NoReturn:
+    """End a call of the data plane with an error in place of a decision."""
+    report(method, error)
+    observability.UNDECIDED.labels(code_of(error).name).inc()
+    await abort(context, error)
+
+
+async def _refuse(*arguments: Any) -> None:
+    context: Context = arguments[-1]
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this version of Latchgate does not offer this call yet")
+
+
+not_built: Any = _refuse
+"""Stands for an RPC of the contract that this version does not offer."""
+
+
+def report(method: str, error: Exception) -> None:
+    """Log what an operator should know of. The request is never logged: it may hold a credential."""
+    if isinstance(error, CannotDecide):
+        _log.warning(observability.UNDECIDED_EVENT, method=method, error=str(error))
+    elif not isinstance(error, LatchgateError):
+        _log.error(observability.INTERNAL_ERROR, method=method, exc_info=error)
+
+
+def peer_address(peer: str) -> str:
+    """The address in gRPC's name for a peer, such as `ipv4:203.0.113.9:4711`; empty for a Unix socket."""
+    family, _, rest = unquote(peer).partition(":")
+    if family not in ("ipv4", "ipv6"):
+        return ""
+    return rest.rpartition(":")[0].strip("[]")
+
+
+def _metadata(context: Context, name: str) -> list[str]:
+    return [str(value) for key, value in context.invocation_metadata() or () if key == name]

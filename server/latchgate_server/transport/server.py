@@ -1,0 +1,151 @@
+"""Builds the gRPC servers: the same servicers on grpcio or on pygrpc-native, with health and reflection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.util import find_spec
+from typing import Any
+
+import grpc
+import uvloop
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from latchgate.v1 import admin_service_pb2, admin_service_pb2_grpc, verify_service_pb2
+from latchgate_server.transport.admin_service import AdminServicer
+from latchgate_server.transport.health_service import Health
+from latchgate_server.transport.verify_service import VerifyServicer
+
+VERIFY_SERVICE = verify_service_pb2.DESCRIPTOR.services_by_name["VerifyService"].full_name
+ADMIN_SERVICE = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
+
+_MEBIBYTE = 1024 * 1024
+_OPTIONS: Sequence[tuple[str, Any]] = (
+    ("grpc.max_receive_message_length", 4 * _MEBIBYTE),
+    ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.max_concurrent_streams", 1_000),
+)
+
+
+class Transport(StrEnum):
+    """Whose HTTP/2 carries the calls. Nothing outside of this file need know."""
+
+    AUTO = "auto"
+    NATIVE = "native"
+    GRPCIO = "grpcio"
+
+
+class NoSuchTransport(Exception):
+    """The transport that was asked for is not installed; the message says what to do."""
+
+
+def choose(wanted: Transport) -> Transport:
+    """NATIVE or GRPCIO: what is wanted; for AUTO the native one where it is installed. Raises NoSuchTransport."""
+    if wanted is Transport.GRPCIO:
+        return Transport.GRPCIO
+    if find_spec("pygrpc_native") is not None:
+        return Transport.NATIVE
+    if wanted is Transport.NATIVE:
+        raise NoSuchTransport("LATCHGATE_TRANSPORT=native needs: pip install 'latchgate-server[native]'")
+    return Transport.GRPCIO
+
+
+def new_event_loop(transport: Transport) -> asyncio.AbstractEventLoop:
+    """The event loop that suits the transport: uvloop speeds the native one up and slows grpcio down."""
+    return uvloop.new_event_loop() if transport is Transport.NATIVE else asyncio.new_event_loop()
+
+
+def _new_server(transport: Transport, options: Sequence[tuple[str, Any]]) -> grpc.aio.Server:
+    if transport is Transport.NATIVE:
+        import pygrpc_native.aio  # noqa: PLC0415 - an optional extra
+
+        return pygrpc_native.aio.server(options=options)
+    return grpc.aio.server(options=options)
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Where and how a server listens.
+
+    transport: NATIVE or GRPCIO.
+    address: `HOST:PORT`, or `unix:PATH`; port 0 takes a free one.
+    reuse_port: whether other processes of ours listen there as well; otherwise a second server on one port is an error,
+    not one that answers half of the calls.
+    """
+
+    address: str
+    transport: Transport
+    reuse_port: bool
+
+
+class Server:
+    """One listener with its services, its health and its end."""
+
+    def __init__(self, listener: Listener, service: str) -> None:
+        """service: the full name of its main service."""
+        options = (*_OPTIONS, ("grpc.so_reuseport", int(listener.reuse_port)))
+        self._server = _new_server(listener.transport, options)
+        self._health = Health()
+        self._service = service
+        self._wanted = listener.address
+        self.address = listener.address
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((service, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+
+    @property
+    def registrar(self) -> grpc.aio.Server:
+        """What generated code adds servicers to."""
+        return self._server
+
+    async def start(self) -> None:
+        """Bind and listen, NOT_SERVING. Raises OSError where the address cannot be had."""
+        try:
+            port = self._server.add_insecure_port(self._wanted)
+        except RuntimeError as error:
+            raise OSError(
+                f"cannot listen on {self._wanted}: is it in use, or not an address of this machine?"
+            ) from error
+        if not self._wanted.startswith("unix:"):
+            self.address = f"{self._wanted.rpartition(':')[0]}:{port}"
+        self._set_health(False)
+        await self._server.start()
+
+    async def set_serving(self) -> None:
+        """Turn health to SERVING."""
+        self._set_health(True)
+
+    async def set_deciding(self, can_decide: bool) -> None:
+        """Turn the health of the main service alone."""
+        self._health.set(self._service, can_decide)
+
+    async def set_draining(self) -> None:
+        """Turn health to NOT_SERVING, for good."""
+        self._health.drain()
+
+    async def stop(self, grace: float) -> None:
+        """Refuse new calls, let those in flight finish for up to `grace` seconds, and close."""
+        await self._server.stop(grace)
+
+    def _set_health(self, is_serving: bool) -> None:
+        self._health.set("", is_serving)
+        self._health.set(self._service, is_serving)
+
+
+def verify_server(listener: Listener, servicer: VerifyServicer) -> Server:
+    """The server of the data plane."""
+    server = Server(listener, VERIFY_SERVICE)
+    handlers = servicer.handlers()
+    generic = grpc.method_handlers_generic_handler(VERIFY_SERVICE, handlers)
+    server.registrar.add_generic_rpc_handlers((generic,))
+    server.registrar.add_registered_method_handlers(VERIFY_SERVICE, handlers)
+    return server
+
+
+def admin_server(listener: Listener, servicer: AdminServicer) -> Server:
+    """The server of the control plane."""
+    server = Server(listener, ADMIN_SERVICE)
+    admin_service_pb2_grpc.add_AdminServiceServicer_to_server(servicer, server.registrar)
+    return server

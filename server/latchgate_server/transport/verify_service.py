@@ -1,0 +1,100 @@
+"""VerifyService: the data plane over gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc
+
+from latchgate.v1 import verify_service_pb2
+from latchgate_server import observability
+from latchgate_server.core import bounds
+from latchgate_server.core.errors import InvalidRequest
+from latchgate_server.core.ports import KeyVerifier
+from latchgate_server.core.verification import Verification
+from latchgate_server.transport.convert_verify import UNDECIDED, batch_to, question_from, verification_to
+from latchgate_server.transport.errors import Context, code_of, message_of
+from latchgate_server.transport.rpc import fail, not_built, report
+
+# How many entries of a batch are decided before others get their turn: well under a millisecond's worth.
+_STRETCH = 64
+
+
+class VerifyServicer:
+    """Translates, and nothing else. Its responses are serialised already; `handlers` says so to the server."""
+
+    def __init__(self, verifier: KeyVerifier) -> None:
+        self._verifier = verifier
+
+    async def Verify(self, request: verify_service_pb2.VerifyRequest, context: Context) -> bytes:
+        """Decide one key."""
+        try:
+            response = self._from_memory(request)
+            return await self._verify(request) if response is None else response
+        except Exception as error:  # noqa: BLE001 - whatever it is, no client sees a stack trace
+            return await fail(context, "Verify", error)
+
+    async def BatchVerify(self, request: verify_service_pb2.BatchVerifyRequest, context: Context) -> bytes:
+        """Decide up to bounds.BATCH_SIZE keys, each as Verify would."""
+        requests = request.requests
+        if len(requests) > bounds.BATCH_SIZE:
+            error = InvalidRequest.of("requests", f"at most {bounds.BATCH_SIZE} entries, not {len(requests)}")
+            return await fail(context, "BatchVerify", error)
+        responses = [UNDECIDED] * len(requests)
+        errors: dict[int, verify_service_pb2.BatchVerifyError] = {}
+        slow: list[int] = []
+        for place, one in enumerate(requests):
+            if place % _STRETCH == _STRETCH - 1:
+                await asyncio.sleep(0)  # others want their turn
+            try:
+                response = self._from_memory(one)
+            except Exception as error:  # noqa: BLE001 - one entry's error is not the others'
+                errors[place] = _batch_error(error)
+                continue
+            if response is None:
+                slow.append(place)
+            else:
+                responses[place] = response
+        # All of them ask the loader before it sends its next query, so that one query answers for all.
+        outcomes = await asyncio.gather(*(self._verify(requests[place]) for place in slow), return_exceptions=True)
+        for place, outcome in zip(slow, outcomes, strict=True):
+            if isinstance(outcome, bytes):
+                responses[place] = outcome
+            elif isinstance(outcome, Exception):
+                errors[place] = _batch_error(outcome)
+            else:
+                raise outcome
+        return batch_to(responses, errors)
+
+    def _from_memory(self, request: verify_service_pb2.VerifyRequest) -> bytes | None:
+        verification = self._verifier.verify_from_memory(request.key, question_from(request), request.at_least_revision)
+        return None if verification is None else _told(verification)
+
+    async def _verify(self, request: verify_service_pb2.VerifyRequest) -> bytes:
+        question = question_from(request)
+        return _told(await self._verifier.verify(request.key, question, request.at_least_revision))
+
+    def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+        """How the server shall call each RPC of VerifyService."""
+        return {
+            "Verify": grpc.unary_unary_rpc_method_handler(
+                self.Verify, request_deserializer=verify_service_pb2.VerifyRequest.FromString
+            ),
+            "BatchVerify": grpc.unary_unary_rpc_method_handler(
+                self.BatchVerify, request_deserializer=verify_service_pb2.BatchVerifyRequest.FromString
+            ),
+            "WatchKeys": grpc.stream_stream_rpc_method_handler(not_built),
+        }
+
+
+def _told(verification: Verification) -> bytes:
+    observability.count_decision(verification.denial_reason)
+    return verification_to(verification)
+
+
+def _batch_error(error: Exception) -> verify_service_pb2.BatchVerifyError:
+    report("BatchVerify", error)
+    code = code_of(error)
+    observability.UNDECIDED.labels(code.name).inc()
+    return verify_service_pb2.BatchVerifyError(code=code.value[0], message=message_of(error))
