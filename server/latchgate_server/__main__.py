@@ -1,0 +1,5 @@
+"""`python -m latchgate_server` is `latchgate`."""
+
+from latchgate_server.cli import main
+
+main()

@@ -1,0 +1,304 @@
+"""The only composition root: what is built from what, and in which order it starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from latchgate_server import observability
+from latchgate_server.admin.access import Access
+from latchgate_server.admin.audit_log import AuditLog, ChainCheck, check_chain
+from latchgate_server.admin.barrier import Barrier
+from latchgate_server.admin.bulk import BulkRevocation
+from latchgate_server.admin.explain import Explanations
+from latchgate_server.admin.first_administrator import create_first_administrator
+from latchgate_server.admin.housekeeping import keep_house
+from latchgate_server.admin.keys import Keys
+from latchgate_server.admin.leaks import Leaks
+from latchgate_server.admin.mutations import Mutations
+from latchgate_server.admin.paging import PageTokens
+from latchgate_server.admin.plans import Plans
+from latchgate_server.admin.renewal import HashRenewal
+from latchgate_server.admin.roles import Roles
+from latchgate_server.admin.rotation import Rotation
+from latchgate_server.admin.tenants import Tenants
+from latchgate_server.config import Settings
+from latchgate_server.core.errors import StoreUnavailable
+from latchgate_server.core.ports import Clock
+from latchgate_server.hashing import Peppers, SecretHasher
+from latchgate_server.storage.feed_link import PostgresFeedLinks
+from latchgate_server.storage.migrate import check_schema
+from latchgate_server.storage.pool import create_pool
+from latchgate_server.storage.reader import PostgresReader
+from latchgate_server.storage.replica_table import PostgresReplicaTable
+from latchgate_server.storage.store import PostgresStore
+from latchgate_server.system import SystemClock, SystemEntropy
+from latchgate_server.transport.admin_service import AdminServicer, UseCases
+from latchgate_server.transport.server import (
+    Listener,
+    Server,
+    Transport,
+    admin_server,
+    choose,
+    new_event_loop,
+    verify_server,
+)
+from latchgate_server.transport.verify_service import VerifyServicer
+from latchgate_server.verify.cache import RecordCache
+from latchgate_server.verify.feed import Feed
+from latchgate_server.verify.loader import QUERIES_AT_ONCE, RecordLoader
+from latchgate_server.verify.outage import Outage
+from latchgate_server.verify.verifier import Verifier
+
+CONTROL_CONNECTIONS = 10
+LOAD_CONNECTIONS = QUERIES_AT_ONCE
+DRAIN_SECONDS = 10.0
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a process listens; metrics empty: nowhere."""
+
+    verify: str
+    admin: str
+    metrics: str
+
+
+async def initialize(settings: Settings, tell: Callable[[str], None]) -> bool:
+    """Make the tenant `latchgate` and its first administrator, and `tell` its key string.
+
+    Returns False where there is one already.
+    """
+    peppers = settings.require_peppers()
+    async with AsyncExitStack() as stack:
+        database = await _open_database(settings, stack)
+        hasher = SecretHasher(peppers, await database.store.key_id_tag_key(), SystemEntropy())
+        stack.callback(hasher.close)
+        return await create_first_administrator(database.store, hasher, peppers, settings.key_prefix, tell)
+
+
+async def check_audit_log(settings: Settings, anchor: tuple[int, bytes] | None) -> ChainCheck:
+    """Walk the audit log from its first event. anchor: sequence and hash that an earlier walk ended with."""
+    peppers = settings.require_peppers()
+    async with AsyncExitStack() as stack:
+        database = await _open_database(settings, stack)
+        return await check_chain(database.store.read, peppers, anchor)
+
+
+def run_server(
+    settings: Settings, announce: Callable[[Addresses], None] | None = None, *, as_worker: bool = False
+) -> None:
+    """Serve in this process until SIGINT or SIGTERM.
+
+    announce: called once the servers are up. as_worker: other processes of ours listen on the same ports.
+    Raises SettingsProblem, SchemaProblem, NoSuchTransport, StoreUnavailable or OSError where it cannot start.
+    """
+    transport = choose(Transport(settings.transport))
+    with asyncio.Runner(loop_factory=lambda: new_event_loop(transport)) as runner:
+        runner.run(_serve(settings, transport, announce, as_worker))
+
+
+async def _serve(
+    settings: Settings, transport: Transport, announce: Callable[[Addresses], None] | None, as_worker: bool
+) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    if as_worker:
+        # The supervisor holds the other end: it closes when the supervisor ends, in whatever way.
+        loop.add_reader(sys.stdin, stopping.set)
+    _log.info(observability.STARTING)
+    async with AsyncExitStack() as stack:
+        process = await _start(settings, transport, stack, as_worker)
+        _log.info(
+            observability.WORKER_SERVING if as_worker else observability.SERVING,
+            verify=process.addresses.verify,
+            admin=process.addresses.admin,
+            metrics=process.addresses.metrics,
+        )
+        if announce is not None:
+            announce(process.addresses)
+        await process.tasks.first_end(stopping)
+        _log.info(observability.DRAINING)
+        await process.drain()
+    _log.info(observability.STOPPED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Database:
+    """store: for administrators. loads: for verifications, on connections that no administrator can exhaust."""
+
+    store: PostgresStore
+    loads: PostgresReader
+    replicas: PostgresReplicaTable
+
+
+async def _open_database(settings: Settings, stack: AsyncExitStack) -> _Database:
+    url, lease = settings.require_database_url(), settings.lease
+    control = await create_pool(url, lease, CONTROL_CONNECTIONS)
+    stack.callback(control.terminate)
+    await check_schema(control)
+    loads = await create_pool(url, lease, LOAD_CONNECTIONS)
+    stack.callback(loads.terminate)
+    replicas = PostgresReplicaTable(control, url, lease)
+    stack.callback(replicas.close)
+    return _Database(PostgresStore(control, patience=lease * 0.5), PostgresReader(loads, patience=lease), replicas)
+
+
+class _Tasks:
+    """What runs beside the servers, for as long as the process lives. Where one fails, the process ends."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def add(self, task: asyncio.Task[None]) -> None:
+        """Watch over a task that runs already."""
+        self._tasks.add(task)
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Start a task."""
+        self.add(asyncio.get_running_loop().create_task(work))
+
+    async def first_end(self, stopping: asyncio.Event) -> None:
+        """Return when `stopping` is set. Raises what a task raises before."""
+        waiting = asyncio.get_running_loop().create_task(stopping.wait())
+        done, _ = await asyncio.wait({waiting, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        for task in done:
+            task.result()
+
+    async def cancel(self) -> None:
+        """End every task."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _DataPlane:
+    feed: Feed
+    outage: Outage
+    cache: RecordCache
+    verifier: Verifier
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    servers: Sequence[Server]
+    addresses: Addresses
+    tasks: _Tasks
+    feed: Feed
+    following: asyncio.Task[None]
+
+    async def drain(self) -> None:
+        """Turn health, let calls in flight finish while the feed still beats, and deregister last."""
+        for server in self.servers:
+            await server.set_draining()
+        await asyncio.gather(*(server.stop(DRAIN_SECONDS) for server in self.servers))
+        self.feed.stop()
+        await asyncio.wait({self.following}, timeout=DRAIN_SECONDS)
+
+
+async def _start(settings: Settings, transport: Transport, stack: AsyncExitStack, reuse_port: bool) -> _Process:
+    """Build everything from the bottom up; `stack` takes it down again in reverse."""
+    peppers = settings.require_peppers()
+    clock, entropy = SystemClock(), SystemEntropy()
+    tasks = _Tasks()
+
+    database = await _open_database(settings, stack)
+    stack.push_async_callback(tasks.cancel)
+    hasher = SecretHasher(peppers, await database.store.key_id_tag_key(), entropy)
+    stack.callback(hasher.close)
+    renewal = HashRenewal(database.store, hasher, peppers, clock)
+
+    data_plane = _data_plane(settings, stack, database.loads, hasher, renewal)
+    access = Access(data_plane.verifier, clock)
+    mutations = Mutations(database.store, access, peppers, Barrier(database.replicas, clock))
+    use_cases = _use_cases(database.store, mutations, peppers, hasher, settings.key_prefix)
+
+    following = asyncio.get_running_loop().create_task(data_plane.feed.run())
+    tasks.add(following)
+    tasks.start(renewal.run())
+    tasks.start(keep_house(database.store, clock))
+    await _first_beat(data_plane.feed, settings.lease)
+
+    verify = verify_server(Listener(settings.verify_listen, transport, reuse_port), VerifyServicer(data_plane.verifier))
+    admin = admin_server(
+        Listener(settings.admin_listen, transport, reuse_port), AdminServicer(access, use_cases, clock)
+    )
+    for server in (verify, admin):
+        stack.push_async_callback(server.stop, 0)
+        await server.start()
+    metrics = ""
+    if settings.metrics_listen:
+        metrics = stack.enter_context(observability.metrics_server(settings.metrics_listen, observability.REGISTRY))
+    for server in (verify, admin):
+        await server.set_serving()
+    tasks.start(_watch(verify, data_plane, clock, settings.lease))
+    addresses = Addresses(verify.address, admin.address, metrics)
+    return _Process((verify, admin), addresses, tasks, data_plane.feed, following)
+
+
+def _data_plane(
+    settings: Settings, stack: AsyncExitStack, read: PostgresReader, hasher: SecretHasher, renewal: HashRenewal
+) -> _DataPlane:
+    clock = SystemClock()
+    cache = RecordCache(settings.cache_size)
+    loader = RecordLoader(read, cache)
+    stack.push_async_callback(loader.close)
+    links = PostgresFeedLinks(settings.require_database_url(), settings.lease)
+    feed = Feed(links, cache, clock, SystemEntropy().bytes(16).hex(), settings.lease)
+    outage = Outage(feed, clock, settings.on_database_loss == "serve_cached", settings.max_staleness)
+    verifier = Verifier(
+        cache=cache, loader=loader, feed=feed, outage=outage, hasher=hasher, renewal=renewal, clock=clock
+    )
+    return _DataPlane(feed, outage, cache, verifier)
+
+
+def _use_cases(
+    store: PostgresStore, mutations: Mutations, peppers: Peppers, hasher: SecretHasher, key_prefix: str
+) -> UseCases:
+    tokens = PageTokens(peppers)
+    return UseCases(
+        tenants=Tenants(store.read, mutations, tokens),
+        plans=Plans(store.read, mutations, tokens),
+        roles=Roles(store.read, mutations, tokens),
+        keys=Keys(store.read, mutations, tokens, hasher, key_prefix),
+        bulk=BulkRevocation(store.read, mutations),
+        rotation=Rotation(mutations, hasher, key_prefix),
+        leaks=Leaks(store.read, mutations, hasher),
+        explanations=Explanations(store.read, SystemClock()),
+        audit_log=AuditLog(store.read, tokens),
+    )
+
+
+async def _first_beat(feed: Feed, lease: float) -> None:
+    try:
+        async with asyncio.timeout(lease * 3):
+            await feed.has_beaten.wait()
+    except TimeoutError:
+        raise StoreUnavailable("the database does not answer in time for a lease") from None
+
+
+async def _watch(server: Server, data_plane: _DataPlane, clock: Clock, lease: float) -> None:
+    """Keep health and gauges true."""
+    feed = data_plane.feed
+    while True:
+        allows_stale = data_plane.outage.allows_stale()
+        can_decide = feed.has_lease() or not feed.is_lost or allows_stale
+        await server.set_deciding(can_decide)
+        observability.LEASE_VALID.set(feed.has_lease())
+        observability.CACHED_RECORDS.set(len(data_plane.cache))
+        if feed.last_beat_at is not None:
+            observability.BEAT_AGE.set(clock.monotonic() - feed.last_beat_at)
+        await clock.sleep(min(1.0, lease / 3))

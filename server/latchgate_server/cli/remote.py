@@ -1,0 +1,158 @@
+"""Calls of a running server: where it is, whose key goes along, and how long an answer may take."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence, Sized
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeVar
+
+import grpc
+
+from latchgate.v1 import verify_service_pb2 as pb
+from latchgate.v1.admin_service_pb2_grpc import AdminServiceStub
+from latchgate.v1.verify_service_pb2_grpc import VerifyServiceStub
+from latchgate_server.cli.failures import fail
+from latchgate_server.cli.refusals import Called, told
+
+ADMIN_ADDRESS = "LATCHGATE_ADMIN_ADDRESS"
+VERIFY_ADDRESS = "LATCHGATE_VERIFY_ADDRESS"
+ADMIN_KEY = "LATCHGATE_ADMIN_KEY"
+ADMIN_KEY_FILE = "LATCHGATE_ADMIN_KEY_FILE"
+DEFAULTS = {ADMIN_ADDRESS: "127.0.0.1:50052", VERIFY_ADDRESS: "127.0.0.1:50051"}
+
+READ_SECONDS = 15.0
+CHANGE_SECONDS = 90.0
+"""A change may have to wait until the leases of replicas that are gone have run out."""
+
+PAGE_SIZE = 200
+_ADDRESS = re.compile(r"unix:.+|[^/\s]+:\d{1,5}")
+_KEY_FILE_BYTES = 4_096
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+ListRequest = TypeVar("ListRequest", bound="_ListRequest")
+ListResponse = TypeVar("ListResponse", bound="_ListResponse")
+
+
+def open_channel(address: str) -> grpc.Channel:
+    """A channel to a server. Proxies are for the web; administrators' keys do not go through them."""
+    options: Sequence[tuple[str, Any]] = (("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", -1))
+    return grpc.insecure_channel(address, options=options)
+
+
+class _ListRequest(Protocol):
+    page_size: int
+    page_token: str
+
+
+class _ListResponse(Protocol):
+    next_page_token: str
+
+    def MergeFrom(self, other_msg: Self) -> None:  # noqa: N802 - protobuf's name
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AdminKey:
+    """The caller's key, and where it came from. The key string is never in the `repr`."""
+
+    key_string: str = field(repr=False)
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """AdminService, called with an administrator's key."""
+
+    stub: AdminServiceStub
+    address: str
+    key: AdminKey
+
+    def read(self, rpc: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request) -> Response:
+        """Call an RPC that changes nothing. Ends the command where the call fails."""
+        return self._call(rpc, request, READ_SECONDS, changes=False)
+
+    def read_list(
+        self,
+        rpc: grpc.UnaryUnaryMultiCallable[ListRequest, ListResponse],
+        request: ListRequest,
+        entries: Callable[[ListResponse], Sized],
+        limit: int | None,
+    ) -> ListResponse:
+        """Call an RPC that lists, page by page, and return the pages as one.
+
+        entries: those of a page. limit: how many to read; None: all. next_page_token then tells whether there are more.
+        """
+        request.page_size = _page_size(limit, 0)
+        whole = self.read(rpc, request)
+        while whole.next_page_token and (limit is None or len(entries(whole)) < limit):
+            request.page_token = whole.next_page_token
+            request.page_size = _page_size(limit, len(entries(whole)))
+            page = self.read(rpc, request)
+            whole.MergeFrom(page)
+            whole.next_page_token = page.next_page_token
+        return whole
+
+    def change(self, rpc: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request) -> Response:
+        """Call an RPC that changes something. Ends the command where the call fails."""
+        return self._call(rpc, request, CHANGE_SECONDS, changes=True)
+
+    def _call(
+        self, rpc: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request, seconds: float, *, changes: bool
+    ) -> Response:
+        metadata = (("authorization", f"Bearer {self.key.key_string}"),)
+        try:
+            return rpc(request, metadata=metadata, timeout=seconds)
+        except grpc.RpcError as error:
+            fail(told(error, Called(self.address, ADMIN_ADDRESS, seconds, changes, self.key.source)))
+
+
+@contextmanager
+def administration() -> Iterator[Admin]:
+    """AdminService as the environment describes it, while the context lasts."""
+    address, key = _address(ADMIN_ADDRESS), _admin_key()
+    with open_channel(address) as channel:
+        yield Admin(AdminServiceStub(channel), address, key)
+
+
+def verify(request: pb.VerifyRequest) -> pb.VerifyResponse:
+    """Ask VerifyService for a decision. Ends the command where there is none."""
+    address = _address(VERIFY_ADDRESS)
+    with open_channel(address) as channel:
+        try:
+            return VerifyServiceStub(channel).Verify(request, timeout=READ_SECONDS)
+        except grpc.RpcError as error:
+            fail(told(error, Called(address, VERIFY_ADDRESS, READ_SECONDS, changes=False)))
+
+
+def _page_size(limit: int | None, have: int) -> int:
+    return PAGE_SIZE if limit is None else min(PAGE_SIZE, limit - have)
+
+
+def _address(variable: str) -> str:
+    address = os.environ.get(variable) or DEFAULTS[variable]
+    if not _ADDRESS.fullmatch(address):
+        fail(f"{variable}: HOST:PORT or unix:PATH is expected")
+    return address
+
+
+def _admin_key() -> AdminKey:
+    """The key in the environment or in the file that it names. No message shows any of it."""
+    text, source = os.environ.get(ADMIN_KEY, ""), ADMIN_KEY
+    if not text and (path := os.environ.get(ADMIN_KEY_FILE)):
+        source = f"{ADMIN_KEY_FILE} {path}"
+        try:
+            with Path(path).open("rb") as file:
+                text = file.read(_KEY_FILE_BYTES).decode("ascii", "replace")
+        except OSError as error:
+            fail(f"{source} cannot be read: {error.strerror}")
+    key_string = text.strip()
+    if not key_string:
+        fail(f"no admin key: set {ADMIN_KEY}, or {ADMIN_KEY_FILE} to a file that holds it")
+    if not key_string.isascii() or not key_string.isprintable() or " " in key_string:
+        fail(f"{source} holds no key: one line of printable ASCII is expected")
+    return AdminKey(key_string, source)

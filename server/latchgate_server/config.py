@@ -1,0 +1,190 @@
+"""The settings: one frozen object, from the environment and `latchgate.toml`, validated once at start.
+
+Every setting is an environment variable with the prefix LATCHGATE_, and a key in latchgate.toml without it, in lower
+case. The environment wins. LATCHGATE_CONFIG names another file than ./latchgate.toml.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from latchgate_server.core.key_format import is_prefix
+from latchgate_server.core.replication import LONGEST_LEASE, SHORTEST_LEASE
+from latchgate_server.hashing import PEPPER_BYTES, Peppers
+
+CONFIG_FILE = "latchgate.toml"
+_PREFIX = "LATCHGATE_"
+# What is no setting of the server: where that file is, and what client commands read.
+_OTHER_VARIABLES = frozenset(
+    _PREFIX + name for name in ("CONFIG", "ADMIN_ADDRESS", "VERIFY_ADDRESS", "ADMIN_KEY", "ADMIN_KEY_FILE")
+)
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+
+
+class SettingsProblem(Exception):
+    """The settings do not parse; the message has a clear line for each mistake and never a secret."""
+
+
+def _seconds(value: object) -> object:
+    """Seconds from text such as `3s`, `500ms`, `5m`."""
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value.strip())
+    if match is None:
+        raise ValueError("a duration such as 3s, 500ms or 5m is expected")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds)]
+
+
+class Settings(BaseSettings):
+    """What an operator can set. Only the names here are known; a misspelt key in the file is an error."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="forbid", env_ignore_empty=False)
+
+    verify_listen: str = "127.0.0.1:50051"
+    admin_listen: str = "127.0.0.1:50052"
+    metrics_listen: str = "127.0.0.1:9464"
+    database_url: SecretStr = SecretStr("")
+    pepper: SecretStr = SecretStr("")
+    pepper_file: Path | None = None
+    transport: Literal["auto", "native", "grpcio"] = "auto"
+    lease: Annotated[Seconds, Field(ge=SHORTEST_LEASE, le=LONGEST_LEASE)] = 3.0
+    on_database_loss: Literal["deny", "serve_cached"] = "deny"
+    max_staleness: Annotated[Seconds, Field(gt=0, le=86_400)] = 300.0
+    cache_size: Annotated[int, Field(ge=1, le=100_000_000)] = 200_000
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    key_prefix: str = "lg"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "console", "json"] = "auto"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Given values first, then the environment, then the file."""
+        file = TomlConfigSettingsSource(settings_cls, Path(os.environ.get("LATCHGATE_CONFIG", CONFIG_FILE)))
+        return init_settings, env_settings, file
+
+    @field_validator("verify_listen", "admin_listen", "metrics_listen")
+    @classmethod
+    def _check_listen(cls, value: str) -> str:
+        if value.startswith("unix:") or re.fullmatch(r".+:\d{1,5}", value) or not value:
+            return value
+        raise ValueError("HOST:PORT or unix:PATH is expected")
+
+    @field_validator("key_prefix")
+    @classmethod
+    def _check_prefix(cls, value: str) -> str:
+        if not is_prefix(value):
+            raise ValueError("a letter, then up to 31 of a-z, 0-9 and '_' is expected")
+        return value
+
+    @model_validator(mode="after")
+    def _check_listeners(self) -> Settings:
+        if not self.verify_listen or not self.admin_listen:
+            raise ValueError("verify_listen and admin_listen cannot be empty")
+        return self
+
+    def require_local_listeners(self) -> None:
+        """Raise SettingsProblem where a listener would carry keys in plaintext beyond this machine."""
+        for name, address in (("VERIFY", self.verify_listen), ("ADMIN", self.admin_listen)):
+            if not _is_local(address):
+                raise SettingsProblem(
+                    f"LATCHGATE_{name}_LISTEN={address} is not loopback: keys would cross the network in plaintext; "
+                    "put a TLS proxy or mesh in front, and say `serve --insecure` to allow it"
+                )
+
+    def require_database_url(self) -> str:
+        """The database's address. Raises SettingsProblem where none is set."""
+        url = self.database_url.get_secret_value()
+        if not url:
+            raise SettingsProblem("LATCHGATE_DATABASE_URL is not set, for example postgresql://user@host/latchgate")
+        return url
+
+    def require_peppers(self) -> Peppers:
+        """The peppers, newest first. Raises SettingsProblem where there is none or one is malformed."""
+        text = self.pepper.get_secret_value()
+        if not text and self.pepper_file is not None:
+            try:
+                text = self.pepper_file.read_text(encoding="ascii")
+            except (OSError, UnicodeDecodeError) as error:
+                raise SettingsProblem(f"LATCHGATE_PEPPER_FILE {self.pepper_file} cannot be read") from error
+        secrets = [_pepper(part) for part in re.split(r"[,\s]+", text) if part]
+        if not secrets:
+            raise SettingsProblem(
+                "no pepper: set LATCHGATE_PEPPER or LATCHGATE_PEPPER_FILE; "
+                f"`head -c {PEPPER_BYTES} /dev/urandom | base64` makes one"
+            )
+        return Peppers(secrets)
+
+
+def _is_local(address: str) -> bool:
+    if address.startswith("unix:"):
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _pepper(text: str) -> bytes:
+    try:
+        secret = base64.b64decode(text, validate=True)
+    except binascii.Error:
+        secret = b""
+    if len(secret) < PEPPER_BYTES:
+        raise SettingsProblem(f"a pepper is malformed: {PEPPER_BYTES} bytes or more in base64 are expected")
+    return secret
+
+
+def load_settings(**given: Any) -> Settings:
+    """The settings of this process.
+
+    given: values that win over environment and file, by the field's name.
+    Raises SettingsProblem, whose message names each setting that does not parse. One that is not known is no slip to
+    pass over: it may be a protection that somebody relies on.
+    """
+    _refuse_unknown(os.environ)
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        lines = [_told(problem["loc"], problem["msg"]) for problem in error.errors(include_input=False)]
+        raise SettingsProblem("\n".join(lines)) from None
+    except ValueError as error:
+        raise SettingsProblem(f"{os.environ.get('LATCHGATE_CONFIG', CONFIG_FILE)}: {error}") from None
+
+
+def _refuse_unknown(environment: Mapping[str, str]) -> None:
+    known = {_PREFIX + name.upper() for name in Settings.model_fields} | _OTHER_VARIABLES
+    unknown = [name for name, value in environment.items() if name.startswith(_PREFIX) and value and name not in known]
+    if unknown:
+        raise SettingsProblem("\n".join(f"{name} is no setting of this version" for name in sorted(unknown)))
+
+
+def _told(location: tuple[int | str, ...], message: str) -> str:
+    name = _PREFIX + "_".join(map(str, location)).upper() if location else "settings"
+    return f"{name}: {message.removeprefix('Value error, ')}"
