@@ -1,0 +1,32 @@
+"""What tests of every kind share: one PostgreSQL for the whole run, a fresh database for whoever asks."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from latchgate_server.embedded import running_postgres
+from tests.support.postgres import Postgres
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """The PostgreSQL server of this run. Its folder has a short path: a Unix socket's is limited to 107 bytes."""
+    folder = Path(tempfile.mkdtemp(prefix="latchgate-"))
+    try:
+        with running_postgres(folder / "postgres") as url:
+            server = Postgres(url)
+            server.make_template()
+            yield server
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def database_url(postgres: Postgres) -> str:
+    """A migrated database of the test's own."""
+    return postgres.new_database()

@@ -1,0 +1,507 @@
+"""Several processes on one database: how they end, how they are replaced, and how they live through failures.
+
+Leases are of one second here. `steady` reaches PostgreSQL directly, `exposed` through a proxy that fails on demand;
+keys are revoked at the first and asked for at the second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from latchgate.v1 import admin_service_pb2 as pb
+from latchgate.v1 import key_pb2, tenant_pb2
+from latchgate.v1.decision_pb2 import DECISION_ALLOW, DECISION_DENY
+from latchgate.v1.verify_service_pb2 import VerifyRequest, VerifyResponse
+from latchgate.v1.verify_service_pb2_grpc import VerifyServiceStub
+from tests.conformance.wire import code_of, refusal
+from tests.consistency.torture.cluster import OwnPostgres, own_postgres
+from tests.consistency.torture.faults import PRUNE
+from tests.support.fault_proxy import FaultProxy
+from tests.support.server import Admin, ServerProcess, environment, make_root_key, run_command
+
+LEASE = 1.0
+LEASE_AND_MARGIN = LEASE * 1.1
+TOLERANCE = 1.5
+"""Seconds that a busy machine may add to what the protocol says."""
+RECOVERY = 15.0
+VERIFY_SERVICE = "latchgate.v1.VerifyService"
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[OwnPostgres]:
+    """A PostgreSQL of this file's own, as it is restarted."""
+    folder = Path(tempfile.mkdtemp(prefix="latchgate-"))
+    try:
+        with own_postgres(folder) as server:
+            yield server
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def database(postgres: OwnPostgres) -> str:
+    """Its one database, as an operator prepares it."""
+    done = run_command("migrate", env=environment(postgres.url, lease="1s"))
+    assert done.returncode == 0, done.stderr
+    return postgres.url
+
+
+@pytest.fixture(scope="module")
+def root_key(database: str) -> str:
+    return make_root_key(database)
+
+
+@dataclass(frozen=True)
+class Replica:
+    """A server with its stubs. Every Verify opens a connection of its own, which any of its workers may get."""
+
+    process: ServerProcess
+    admin: Admin
+
+    def verify(self, key_string: str, timeout: float = 5.0) -> VerifyResponse:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        with grpc.insecure_channel(self.process.verify_address, options=options) as channel:
+            response: VerifyResponse = VerifyServiceStub(channel).Verify(
+                VerifyRequest(key=key_string), timeout=timeout, wait_for_ready=False
+            )
+            return response
+
+    def allows(self, key_string: str) -> bool:
+        """Whether it says ALLOW; an error is no ALLOW."""
+        try:
+            return self.verify(key_string).decision == DECISION_ALLOW
+        except grpc.RpcError:
+            return False
+
+    def health(self, service: str) -> int:
+        with grpc.insecure_channel(self.process.verify_address) as channel:
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            return int(stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5).status)
+
+    def metrics(self) -> dict[str, float]:
+        with urllib.request.urlopen(f"http://{self.process.metrics_address}/metrics", timeout=5) as answer:
+            lines = [line for line in answer.read().decode().splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+
+    def logged(self, event: str) -> int:
+        """How often it has logged the event."""
+        return sum(f'"event": "{event}"' in line for line in self.process.log)
+
+
+@contextmanager
+def serving(database_url: str, root_key: str, **settings: str) -> Iterator[Replica]:
+    with ServerProcess(database_url, {"lease": "1s", **settings}) as process:
+        admin = Admin(process.admin_address, root_key)
+        yield Replica(process, admin)
+        admin.close()
+
+
+@dataclass(frozen=True)
+class NewKey:
+    key_id: str
+    key_string: str
+
+
+def make_key(replica: Replica, tenant_id: str = "acme") -> NewKey:
+    made = replica.admin.CreateKey(pb.CreateKeyRequest(key=key_pb2.Key(tenant_id=tenant_id)))
+    return NewKey(made.key.key_id, made.key_string)
+
+
+def revoke(replica: Replica, key: NewKey) -> tuple[pb.Propagation, float]:
+    """Revoke a key; what it took."""
+    began = time.monotonic()
+    propagation = replica.admin.RevokeKey(pb.RevokeKeyRequest(key_id=key.key_id)).propagation
+    return propagation, time.monotonic() - began
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = RECOVERY) -> float:
+    """Return when it holds, with how long that took. Fails where that is longer than `seconds`."""
+    began = time.monotonic()
+    while not holds():
+        assert time.monotonic() - began < seconds, f"not within {seconds} s"
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
+def fetch(database_url: str, statement: str) -> Any:
+    """The value that a statement returns."""
+
+    async def run() -> Any:
+        connection = await asyncpg.connect(database_url)
+        try:
+            return await connection.fetchval(statement)
+        finally:
+            await connection.close()
+
+    return asyncio.run(run())
+
+
+@contextmanager
+def psql(database_url: str) -> Iterator[Callable[[str], None]]:
+    """A session in which statements are run one by one, as somebody types them."""
+    with asyncio.Runner() as runner:
+        connection = runner.run(asyncpg.connect(database_url))
+
+        def run(statement: str) -> None:
+            runner.run(connection.execute(statement))
+
+        yield run
+        connection.terminate()
+
+
+def rows(database_url: str) -> int:
+    """How many processes the database knows of."""
+    return int(fetch(database_url, "SELECT count(*) FROM replicas"))
+
+
+@pytest.fixture(scope="module")
+def steady(database: str, root_key: str) -> Iterator[Replica]:
+    with serving(database, root_key) as replica:
+        replica.admin.CreateTenant(pb.CreateTenantRequest(tenant=tenant_pb2.Tenant(tenant_id="acme")))
+        yield replica
+
+
+@pytest.fixture(scope="module")
+def proxy(database: str) -> Iterator[FaultProxy]:
+    with FaultProxy(database) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def exposed(proxy: FaultProxy, root_key: str) -> Iterator[Replica]:
+    with serving(proxy.url, root_key) as replica:
+        yield replica
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Two replicas that are well, a key to revoke that both have in memory, and one that nobody touches."""
+
+    steady: Replica
+    exposed: Replica
+    proxy: FaultProxy
+    database: str
+    key: NewKey
+    other: NewKey
+
+    def revoke(self) -> pb.Propagation:
+        """Revoke the key at the steady replica, which takes no longer than a lease and its margin."""
+        propagation, took = revoke(self.steady, self.key)
+        assert took < LEASE_AND_MARGIN + TOLERANCE
+        return propagation
+
+    def assert_well_again(self) -> None:
+        """Both replicas decide on what is true, and confirm what changes, with nobody's help."""
+        wait_until(lambda: self.exposed.allows(self.other.key_string))
+        for replica in (self.steady, self.exposed):
+            assert replica.verify(self.key.key_string).decision == DECISION_DENY
+        wait_until(lambda: revoke(self.steady, self.key)[0].replicas_confirmed == 2)
+
+
+@pytest.fixture
+def scene(steady: Replica, exposed: Replica, proxy: FaultProxy, database: str) -> Iterator[Scene]:
+    key, other = make_key(steady), make_key(steady)
+    for replica in (steady, exposed):
+        for key_string in (key.key_string, other.key_string):
+            wait_until(lambda replica=replica, key_string=key_string: replica.allows(key_string))  # type: ignore[misc]
+    yield Scene(steady, exposed, proxy, database, key, other)
+    proxy.restore()
+    wait_until(lambda: exposed.allows(other.key_string))
+
+
+# The failures that every replica lives through ------------------------------------------------------------------------
+
+
+def test_without_failure_a_revocation_is_confirmed_by_all(scene: Scene) -> None:
+    propagation = scene.revoke()
+    assert (propagation.replicas_confirmed, propagation.leases_expired) == (2, 0)
+    assert scene.exposed.verify(scene.key.key_string).decision == DECISION_DENY
+
+
+def test_a_replica_whose_connections_break_comes_back_by_itself(scene: Scene) -> None:
+    scene.proxy.drop()
+    scene.revoke()
+    assert not scene.exposed.allows(scene.key.key_string)
+    scene.assert_well_again()
+
+
+def test_a_stalled_connection_is_noticed_within_the_lease(scene: Scene) -> None:
+    lost = scene.exposed.logged("feed_lost")
+    scene.proxy.stall()
+    stalled_for = wait_until(lambda: scene.exposed.logged("feed_lost") > lost)
+    assert stalled_for < LEASE + TOLERANCE / 2
+    propagation = scene.revoke()
+    assert (propagation.replicas_confirmed, propagation.leases_expired) == (1, 1)
+    assert not scene.exposed.allows(scene.key.key_string)
+    scene.proxy.restore()
+    scene.assert_well_again()
+
+
+def test_connections_that_a_firewall_forgot_are_replaced(scene: Scene) -> None:
+    scene.proxy.stall_open_ones()
+    scene.revoke()
+    assert not scene.exposed.allows(scene.key.key_string)
+    scene.assert_well_again()
+
+
+def test_a_restart_of_postgres_needs_no_restart_of_ours(scene: Scene, postgres: OwnPostgres) -> None:
+    postgres.restart("fast")
+    wait_until(lambda: scene.steady.allows(scene.other.key_string))
+    wait_until(lambda: code_of(scene.revoke) is grpc.StatusCode.OK)
+    assert not scene.exposed.allows(scene.key.key_string)
+    scene.assert_well_again()
+
+
+@contextmanager
+def paused(replica: Replica) -> Iterator[None]:
+    """Stop the process, as a hypervisor or a debugger does."""
+    replica.process.signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        replica.process.signal(signal.SIGCONT)
+
+
+def test_a_replica_that_was_paused_for_longer_than_its_lease_uses_nothing_it_remembers(scene: Scene) -> None:
+    with ThreadPoolExecutor() as threads:
+        with paused(scene.exposed):
+            propagation = scene.revoke()
+            assert propagation.leases_expired == 1
+            # Sent after the revocation, and answered by a process that for its own part has missed nothing.
+            answers = [threads.submit(scene.exposed.verify, scene.key.key_string) for _ in range(10)]
+            time.sleep(0.1)
+        assert {answer.result().decision for answer in answers} == {DECISION_DENY}
+    scene.assert_well_again()
+
+
+def test_changes_that_were_pruned_before_a_replica_read_them_are_not_missed(scene: Scene) -> None:
+    with paused(scene.exposed):
+        scene.revoke()
+        fetch(scene.database, PRUNE)
+        assert fetch(scene.database, "SELECT count(*) FROM changes") == 0
+    assert not scene.exposed.allows(scene.key.key_string)
+    scene.assert_well_again()
+
+
+# Others who hold the lock ---------------------------------------------------------------------------------------------
+
+
+LOCK_HOLDERS = "SELECT count(*) FROM pg_locks WHERE relation = 'revision_clock'::regclass AND mode = 'RowExclusiveLock'"
+
+
+def assert_overloaded(call: Callable[[], object]) -> None:
+    """It is refused within the lease, with an invitation to try again."""
+    began = time.monotonic()
+    refused = refusal(call)
+    assert time.monotonic() - began < LEASE + TOLERANCE / 2
+    assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
+    assert refused.retry_after is not None
+
+
+def test_an_idle_session_that_holds_the_lock_is_told_of_and_then_ended(scene: Scene) -> None:
+    with psql(scene.database) as run:
+        run("BEGIN")
+        run("UPDATE keys SET description = 'lunch' WHERE key_id = '" + scene.other.key_id + "'")
+        assert_overloaded(lambda: revoke(scene.steady, scene.key))
+        assert scene.steady.allows(scene.key.key_string), "what was refused has not happened"
+        wait_until(lambda: code_of(lambda: revoke(scene.steady, scene.key)) is grpc.StatusCode.OK)
+        assert not scene.exposed.allows(scene.key.key_string)
+        with pytest.raises(asyncpg.PostgresError):
+            run("COMMIT")
+    scene.assert_well_again()
+
+
+def test_a_mutator_that_stalls_in_its_transaction_holds_others_up_for_less_than_a_lease(scene: Scene) -> None:
+    scene.proxy.delay(0.03)
+    with ThreadPoolExecutor() as threads:
+        stalled = threads.submit(lambda: refusal(lambda: revoke(scene.exposed, scene.other)))
+        wait_until(lambda: fetch(scene.database, LOCK_HOLDERS) > 0)
+        scene.proxy.stall()
+        assert_overloaded(lambda: revoke(scene.steady, scene.key))
+        wait_until(lambda: code_of(lambda: revoke(scene.steady, scene.key)) is grpc.StatusCode.OK, LEASE + TOLERANCE)
+        scene.proxy.restore()
+        assert stalled.result().code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
+    scene.assert_well_again()
+
+
+# When the database is gone --------------------------------------------------------------------------------------------
+
+
+def take_the_database_away(proxy: FaultProxy) -> float:
+    proxy.refuse()
+    proxy.drop()
+    return time.monotonic()
+
+
+def test_without_the_database_nothing_is_decided_after_a_lease(scene: Scene) -> None:
+    gone_at = take_the_database_away(scene.proxy)
+    wait_until(lambda: not scene.exposed.allows(scene.other.key_string))
+    assert time.monotonic() - gone_at < LEASE + TOLERANCE
+    refused = refusal(lambda: scene.exposed.verify(scene.other.key_string))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
+
+    wait_until(lambda: scene.exposed.health(VERIFY_SERVICE) == NOT_SERVING, LEASE + TOLERANCE)
+    assert scene.exposed.health("") == SERVING, "a restart would mend nothing"
+    assert scene.exposed.metrics()["latchgate_lease_valid"] == 0
+
+    scene.proxy.restore()
+    wait_until(lambda: scene.exposed.allows(scene.other.key_string))
+    wait_until(lambda: scene.exposed.health(VERIFY_SERVICE) == SERVING, LEASE + TOLERANCE)
+
+
+def test_serve_cached_goes_on_for_as_long_as_it_was_told_and_says_so(
+    steady: Replica, database: str, root_key: str
+) -> None:
+    key = make_key(steady)
+    settings = {"on_database_loss": "serve_cached", "max_staleness": "3s"}
+    with FaultProxy(database) as proxy, serving(proxy.url, root_key, **settings) as replica:
+        assert not replica.verify(key.key_string).stale
+        gone_at = take_the_database_away(proxy)
+        wait_until(lambda: replica.verify(key.key_string).stale, LEASE + TOLERANCE)
+        assert replica.health(VERIFY_SERVICE) == SERVING
+        assert replica.verify(key.key_string).decision == DECISION_ALLOW
+        assert replica.metrics()["latchgate_stale_decisions_total"] >= 2
+
+        wait_until(lambda: not replica.allows(key.key_string))
+        assert 3 - LEASE < time.monotonic() - gone_at < 3 + TOLERANCE
+        assert code_of(lambda: replica.verify(key.key_string)) is grpc.StatusCode.UNAVAILABLE
+        wait_until(lambda: replica.health(VERIFY_SERVICE) == NOT_SERVING, LEASE + TOLERANCE)
+
+        proxy.restore()
+        wait_until(lambda: replica.allows(key.key_string))
+        wait_until(lambda: replica.health(VERIFY_SERVICE) == SERVING)
+        for fresh in (key, make_key(steady)):
+            answer = replica.verify(fresh.key_string)
+            assert (answer.decision, answer.stale) == (DECISION_ALLOW, False)
+        wait_until(lambda: replica.logged("serving_fresh") == 1)
+        assert replica.logged("serving_stale") == 1
+
+
+# How processes begin and end ------------------------------------------------------------------------------------------
+
+
+def test_a_process_that_ends_takes_its_row_along(steady: Replica, database: str, root_key: str) -> None:
+    before = rows(database)
+    with serving(database, root_key) as replica:
+        assert rows(database) == before + 1
+        replica.process.signal(signal.SIGTERM)
+        assert replica.process.stop() == 0
+        assert rows(database) == before
+    propagation, took = revoke(steady, make_key(steady))
+    assert propagation.leases_expired == 0
+    assert took < LEASE
+
+
+def test_a_process_that_crashes_delays_one_mutation_by_a_lease(steady: Replica, database: str, root_key: str) -> None:
+    with serving(database, root_key) as replica:
+        replica.process.kill()
+    propagation, took = revoke(steady, make_key(steady))
+    assert propagation.leases_expired <= 1  # the making of the key may have waited for it
+    assert took < LEASE_AND_MARGIN + TOLERANCE
+    propagation, took = revoke(steady, make_key(steady))
+    assert propagation.leases_expired == 0
+    assert took < LEASE
+
+
+@pytest.fixture(scope="module")
+def crew(database: str, root_key: str) -> Iterator[Replica]:
+    """Two workers on the same ports."""
+    with serving(database, root_key, workers="2") as replica:
+        yield replica
+
+
+def allowed_by_workers(crew: Replica) -> float:
+    return sum(
+        value
+        for name, value in crew.metrics().items()
+        if name.startswith("latchgate_decisions_total") and 'decision="ALLOW"' in name
+    )
+
+
+def test_the_metrics_of_all_workers_are_shown_in_one_place(steady: Replica, crew: Replica) -> None:
+    key = make_key(steady)
+    before = allowed_by_workers(crew)
+    for _ in range(30):
+        assert crew.allows(key.key_string)
+    assert allowed_by_workers(crew) == before + 30
+
+
+def test_a_worker_that_crashes_is_replaced(steady: Replica, crew: Replica, database: str) -> None:
+    key = make_key(steady)
+    before = rows(database)
+    first, second = crew.process.worker_pids
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: len(set(crew.process.worker_pids) - {first}) == 2)
+    wait_until(lambda: rows(database) == before + 1)  # the row of the one that crashed is still there
+    revoke(steady, make_key(steady))
+    assert rows(database) == before
+    assert second in crew.process.worker_pids
+    # With the one that was there before stopped, whoever answers is the new one.
+    os.kill(second, signal.SIGSTOP)
+    try:
+        wait_until(lambda: answers_quickly(crew, key))
+    finally:
+        os.kill(second, signal.SIGCONT)
+    assert all(crew.allows(key.key_string) for _ in range(10))
+
+
+def answers_quickly(replica: Replica, key: NewKey) -> bool:
+    """Whether it says ALLOW, asked once by a connection that the system may give to a worker that is stopped."""
+    try:
+        return replica.verify(key.key_string, timeout=0.5).decision == DECISION_ALLOW
+    except grpc.RpcError:
+        return False
+
+
+def test_a_supervisor_that_is_told_to_end_ends_its_workers_first(crew: Replica, steady: Replica, database: str) -> None:
+    before, workers = rows(database), crew.process.worker_pids
+    crew.process.signal(signal.SIGTERM)
+    assert crew.process.stop() == 0
+    assert not any(map(is_running, workers))
+    assert rows(database) == before - 2
+
+
+def test_workers_end_when_their_supervisor_is_killed(database: str, root_key: str) -> None:
+    before = rows(database)
+    with serving(database, root_key, workers="2") as replica:
+        workers = replica.process.worker_pids
+        assert rows(database) == before + 2
+        replica.process.signal(signal.SIGKILL)
+        wait_until(lambda: not any(map(is_running, workers)))
+    assert rows(database) == before, "they ended in good order"
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_several_workers_on_a_unix_socket_are_refused_in_one_line(database: str, tmp_path: Path) -> None:
+    settings = environment(database, workers="2", verify_listen=f"unix:{tmp_path}/verify.sock")
+    refused = run_command("serve", env=settings)
+    assert refused.returncode == 1
+    [line] = refused.stderr.splitlines()
+    assert "Unix socket" in line
+    assert "LATCHGATE_WORKERS=1" in line

@@ -1,0 +1,67 @@
+"""The server that client commands call in these tests; each file makes tenants and keys of its own in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.commands import KEY_STRING, Cli, MadeKey, NewKey
+from tests.support.postgres import Postgres
+from tests.support.server import ServerProcess, environment, make_root_key
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The many commands compile the libraries once, also where Python is told to keep nothing beside them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+        patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("bytecode")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def cli_database(postgres: Postgres) -> str:
+    return postgres.new_database()
+
+
+@pytest.fixture(scope="session")
+def cli_root_key(cli_database: str) -> str:
+    return make_root_key(cli_database)
+
+
+@pytest.fixture(scope="session")
+def cli_server(cli_database: str, cli_root_key: str) -> Iterator[ServerProcess]:
+    with ServerProcess(cli_database) as process:
+        yield process
+    assert not KEY_STRING.search("".join(process.log))
+
+
+@pytest.fixture(scope="session")
+def cli(cli_server: ServerProcess, cli_root_key: str, tmp_path_factory: pytest.TempPathFactory) -> Cli:
+    key_file = tmp_path_factory.mktemp("root") / "root.key"
+    key_file.write_text(cli_root_key + "\n", encoding="ascii")
+    env = environment("") | {
+        "LATCHGATE_ADMIN_ADDRESS": cli_server.admin_address,
+        "LATCHGATE_VERIFY_ADDRESS": cli_server.verify_address,
+        "LATCHGATE_ADMIN_KEY_FILE": str(key_file),
+    }
+    return Cli(env, cli_root_key.partition(".")[2])
+
+
+@pytest.fixture(scope="session")
+def tenant(cli: Cli) -> str:
+    """A tenant for tests that are about keys, on a plan with one capability."""
+    cli("plans", "create", "of-keys", "--capability", "exports")
+    cli("tenants", "create", "of-keys", "--plan", "of-keys")
+    cli("roles", "create", "of-keys", "--tenant", "of-keys", "--permission", "orders.*", "--allow-act-as")
+    return "of-keys"
+
+
+@pytest.fixture
+def new_key(cli: Cli, tenant: str) -> NewKey:
+    def make(*options: str) -> MadeKey:
+        made = cli("keys", "create", "--tenant", tenant, *options, "--output", "json").json
+        return MadeKey(made["key"]["key_id"], made["key_string"])
+
+    return make

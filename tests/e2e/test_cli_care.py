@@ -1,0 +1,120 @@
+"""Looking after keys on the command line: rotate, explain, answer a leak, and read the audit log."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from tests.support.postgres import Postgres
+from tests.support.server import ServerProcess, environment, make_root_key, run_command
+
+
+@pytest.fixture(scope="module")
+def database(postgres: Postgres) -> str:
+    """The database of this file's server."""
+    return postgres.new_database()
+
+
+@pytest.fixture(scope="module")
+def env(database: str) -> Iterator[Mapping[str, str]]:
+    """The environment of an administrator, whose server runs, and who may walk the audit log too."""
+    root_key = make_root_key(database)
+    with ServerProcess(database) as server:
+        own = environment(database)
+        own["LATCHGATE_ADMIN_ADDRESS"] = server.admin_address
+        own["LATCHGATE_VERIFY_ADDRESS"] = server.verify_address
+        own["LATCHGATE_ADMIN_KEY"] = root_key
+        run("tenants", "create", "acme", env=own)
+        yield own
+
+
+def run(*arguments: str, env: Mapping[str, str], code: int = 0, stdin: str = "") -> str:
+    """The standard output of a command, or its standard error where it fails."""
+    done = run_command(*arguments, env=env, stdin=stdin)
+    assert done.returncode == code, done
+    return done.stdout if code == 0 else done.stderr
+
+
+def make_key(env: Mapping[str, str], path: Path, *options: str) -> str:
+    return run("keys", "create", "--tenant", "acme", "--key-file", str(path), *options, env=env).strip()
+
+
+def test_a_rotated_key_has_a_successor_whose_key_string_is_in_a_file(env: Mapping[str, str], tmp_path: Path) -> None:
+    key_id = make_key(env, tmp_path / "old")
+    told = run("keys", "rotate", key_id, "--grace", "0s", "--key-file", str(tmp_path / "new"), env=env)
+    assert [line.split()[1] for line in told.splitlines() if line.startswith("replaces")] == [key_id]
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o600
+    new = (tmp_path / "new").read_text()
+    assert new.strip() not in told
+    assert "allow" in run("verify", "-", env=env, stdin=new)
+    assert "API_KEY_REVOKED" in run_command("verify", "-", env=env, stdin=(tmp_path / "old").read_text()).stdout
+
+
+def test_an_explanation_is_a_line_for_each_check(env: Mapping[str, str], tmp_path: Path) -> None:
+    key_id = make_key(env, tmp_path / "key", "--permission", "orders.read")
+    told = run("keys", "explain", key_id, "--requires", "orders.write", env=env)
+    assert "INSUFFICIENT_PERMISSIONS  FAILS" in told
+    assert "orders.write was asked for; the key holds orders.read." in told
+    assert told.rstrip().endswith("deny: INSUFFICIENT_PERMISSIONS")
+
+
+def test_all_keys_of_an_owner_are_revoked_after_they_were_counted(env: Mapping[str, str], tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        make_key(env, tmp_path / name, "--owner", "mallory")
+    assert run("keys", "revoke-all", "--owner", "mallory", "--dry-run", env=env) == "2 keys would be revoked\n"
+    assert "--yes" in run("keys", "revoke-all", "--owner", "mallory", env=env, code=2)
+    assert run("keys", "revoke-all", "--owner", "mallory", "--yes", env=env) == "2 keys revoked\n"
+    assert "which keys?" in run("keys", "revoke-all", "--yes", env=env, code=2)
+
+
+def test_a_leaked_key_is_disabled_by_its_key_string_on_standard_input(env: Mapping[str, str], tmp_path: Path) -> None:
+    key_id = make_key(env, tmp_path / "key")
+    found = "rubbish\n" + (tmp_path / "key").read_text()
+    told = run("keys", "report-leak", "--source", "a gist", env=env, stdin=found)
+    assert told == f"line 1: no genuine key\nline 2: disabled {key_id}\n"
+
+
+def test_the_audit_log_is_listed_and_its_chain_holds(env: Mapping[str, str], tmp_path: Path) -> None:
+    key_id = make_key(env, tmp_path / "key")
+    run("keys", "disable", key_id, "--reason", "lost", env=env)
+    listed = run("audit", "list", "--target", key_id, env=env).splitlines()
+    assert [line.split()[2] for line in listed[1:]] == ["DisableKey", "CreateKey"]
+    assert key_id in run("audit", "list", "--since", "1h", env=env)
+    assert key_id not in run("audit", "list", "--until", "1h", env=env)
+    told = run("audit", "verify", env=env)
+    head = told.splitlines()[-1].removeprefix("head ")
+    assert "none altered, removed or reordered" in told
+    run("audit", "verify", "--head", head, env=env)
+
+
+@pytest.mark.parametrize(
+    ("tampering", "told"),
+    [
+        ("UPDATE audit_events SET reason = 'another' WHERE sequence = 2", "event 2 was altered"),
+        ("DELETE FROM audit_events WHERE sequence = 2", "event 2 is missing"),
+        ("UPDATE audit_events SET sequence = CASE sequence WHEN 2 THEN -3 ELSE -2 END WHERE sequence IN (2, 3)", ""),
+        ("DELETE FROM audit_events WHERE sequence = (SELECT max(sequence) FROM audit_events)", "was cut off"),
+    ],
+)
+def test_tampering_with_the_audit_log_shows(postgres: Postgres, tampering: str, told: str) -> None:
+    database = postgres.new_database()
+    own = environment(database)
+    own["LATCHGATE_ADMIN_KEY"] = make_root_key(database)
+    with ServerProcess(database) as server:
+        own["LATCHGATE_ADMIN_ADDRESS"] = server.admin_address
+        run("tenants", "create", "acme", env=own)
+    head = run("audit", "verify", env=own).splitlines()[-1].removeprefix("head ")
+
+    async def tamper() -> None:
+        connection = await asyncpg.connect(database)
+        await connection.execute(tampering)
+        await connection.execute("UPDATE audit_events SET sequence = -sequence WHERE sequence < 0")
+        await connection.close()
+
+    asyncio.run(tamper())
+    assert told in run("audit", "verify", "--head", head, env=own, code=1)
