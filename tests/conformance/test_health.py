@@ -176,6 +176,29 @@ def test_a_server_that_is_told_to_stop_turns_its_health_finishes_what_it_has_beg
             channel.close()
 
 
+async def test_an_answer_that_was_given_while_the_native_server_stops_reaches_its_caller() -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def answer(request: bytes, context: Any) -> bytes:
+        begun.set()
+        await go_on.wait()
+        return bytes(3_000_000)
+
+    server = Server(Listener("127.0.0.1:0", Transport.NATIVE, reuse_port=False), VERIFY_SERVICE)
+    handler: Any = grpc.unary_unary_rpc_method_handler(answer)
+    server.registrar.add_registered_method_handlers("test.Slow", {"Call": handler})
+    await server.start()
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        method: Any = channel.unary_unary("/test.Slow/Call")
+        call = method(b"", timeout=20)
+        await begun.wait()
+        stopping = asyncio.create_task(server.stop(10))
+        await asyncio.sleep(0.01)
+        go_on.set()
+        assert len(await call) == 3_000_000
+        await stopping
+
+
 class _Locked:
     """Somebody else's change, which every other one waits for until `release`."""
 

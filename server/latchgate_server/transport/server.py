@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,6 +24,7 @@ VERIFY_SERVICE = verify_service_pb2.DESCRIPTOR.services_by_name["VerifyService"]
 ADMIN_SERVICE = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 
 _MEBIBYTE = 1024 * 1024
+_WRITING_SECONDS = 0.2
 _OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.max_receive_message_length", 4 * _MEBIBYTE),
     ("grpc.max_metadata_size", 16 * 1024),
@@ -91,6 +93,8 @@ class Server:
         self._health = Health()
         self._service = service
         self._wanted = listener.address
+        self._transport = listener.transport
+        self._is_stopping = False
         self.address = listener.address
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((service, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
@@ -127,11 +131,36 @@ class Server:
 
     async def stop(self, grace: float) -> None:
         """Refuse new calls, let those in flight finish for up to `grace` seconds, and close."""
+        if self._transport is Transport.NATIVE and not self._is_stopping:
+            _let_answers_leave(self._server)
+        self._is_stopping = True
         await self._server.stop(grace)
 
     def _set_health(self, is_serving: bool) -> None:
         self._health.set("", is_serving)
         self._health.set(self._service, is_serving)
+
+
+def _let_answers_leave(server: Any) -> None:
+    """Have a native server wait for a moment between its last answer and the end of its connections.
+
+    The library's own threads write the answers, and its `stop` closes the connections without waiting for them.
+    """
+    front = server._front  # noqa: SLF001 - the library offers no other place between the two
+    server._front = _PatientFront(front)  # noqa: SLF001
+
+
+class _PatientFront:
+    def __init__(self, front: Any) -> None:
+        self._front = front
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._front, name)
+
+    def close(self) -> None:
+        """Called in a thread of its own, not on the event loop."""
+        threading.Event().wait(_WRITING_SECONDS)
+        self._front.close()
 
 
 def verify_server(listener: Listener, servicer: VerifyServicer) -> Server:
