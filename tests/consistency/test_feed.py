@@ -327,14 +327,19 @@ async def test_a_connection_that_stalls_is_given_up_within_the_lease() -> None:
     await asyncio.wait({running})
 
 
+TERMINATE = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE $1
+"""
+"""Sessions of this database whose latest statement is like $1."""
+
+
 async def test_a_replica_whose_connection_is_killed_goes_on_over_another(world: World) -> None:
     links = PostgresFeedLinks(world.deployment.url, 3.0)
     feed = Feed(links, RecordCache(100), SystemClock(), "killed", 3.0)
     running = asyncio.get_running_loop().create_task(feed.run())
     await feed.has_beaten.wait()
     first = feed.last_beat_at
-    mine = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    await world.sql(f"SELECT pg_terminate_backend(pid) FROM ({mine} AND query LIKE '%pruned_revision%') AS feeds")
+    await world.sql(TERMINATE, "%pruned_revision%")
     async with asyncio.timeout(30.0):
         while feed.last_beat_at == first:
             await asyncio.sleep(0.01)
@@ -349,3 +354,14 @@ async def test_a_commit_wakes_a_replica_that_idles(world: World) -> None:
         await world.sql("UPDATE tenants SET display_name = 'new'")
         async with asyncio.timeout(30.0):
             await idling
+
+
+async def test_the_end_of_its_connection_wakes_a_replica_that_idles(world: World) -> None:
+    """The next beat would find it as well, a third of a lease later."""
+    async with PostgresFeedLinks(world.deployment.url, 30.0).open() as link:
+        idling = asyncio.get_running_loop().create_task(link.changed(60.0))
+        await world.sql(TERMINATE, "LISTEN %")
+        async with asyncio.timeout(30.0):
+            await idling
+        with pytest.raises(StoreUnavailable):
+            await link.current_revision()

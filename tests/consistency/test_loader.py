@@ -208,3 +208,15 @@ async def test_the_revision_of_a_load_is_that_of_its_snapshot(database_url: str)
         pool.terminate()
     assert before.entry.record is None
     assert (before.revision, after.revision) == (revision - 1, revision)
+
+
+async def test_whoever_waits_when_the_loader_closes_is_told_to_ask_elsewhere(world: World) -> None:
+    calls = [await world.call(key_id) for key_id in "abc"]
+    assert world.asked == [["a"], ["b"]], "the third waits for its query to be sent"
+    await world.loader.close()
+    async with asyncio.timeout(1.0):
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [CannotDecide] * 3
+    with pytest.raises(CannotDecide, match="shutting down"):
+        await world.loader.load("d")
+    assert len(world.database.queries) == 2

@@ -7,11 +7,10 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
-import asyncpg
 import pytest
 
 from latchgate_server.core.errors import Overloaded, StoreUnavailable
-from latchgate_server.core.model import Plan, Role
+from latchgate_server.core.model import Plan
 from latchgate_server.storage.pool import create_pool, session_settings
 from latchgate_server.storage.store import PostgresStore
 from tests.storage.prompt import Prompt, fresh_id
@@ -169,12 +168,3 @@ async def test_a_database_that_takes_no_writes_is_unavailable(module_database: s
 async def test_a_server_that_is_not_there_is_unavailable() -> None:
     with pytest.raises(StoreUnavailable):
         _ = await create_pool("postgresql://u@127.0.0.1:1/x", LEASE, 1)
-
-
-async def test_a_mistake_of_ours_is_not_taken_for_a_busy_database(store: PostgresStore) -> None:
-    async def refer_to_nothing() -> None:
-        async with store.change() as transaction:
-            await transaction.insert_role(Role(role_id=fresh_id(), tenant_id="nobody"))
-
-    with pytest.raises(asyncpg.ForeignKeyViolationError):
-        await refer_to_nothing()

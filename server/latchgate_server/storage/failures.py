@@ -1,4 +1,7 @@
-"""What the database driver raises, said in the words of core/errors.py. The driver's own text stays in the cause."""
+"""What the database driver raises, said in the words of core/errors.py.
+
+The driver's own text is never passed on where it could quote a row: "Failing row contains …" may go on with a hash.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ _GONE = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.ObjectNotInPrerequisiteStateError,  # a standby, asked for what only a primary knows
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
     asyncpg.InsufficientResourcesError,
@@ -31,12 +35,44 @@ _GONE = (
 )
 
 
+_IDENTIFIERS_ONLY = "42"
+"""The class of SQLSTATEs about the statement itself. Their messages quote it, and our statements hold no values."""
+
+
+class StatementRefused(Exception):
+    """A statement of ours made no sense to the database, or broke one of its rules: a bug.
+
+    Says what was broken, and nothing of the values that broke it.
+    """
+
+
 @contextmanager
 def told_plainly() -> Iterator[None]:
-    """Raise Overloaded or StoreUnavailable for what the driver raises within; bugs pass as they are."""
+    """Raise Overloaded or StoreUnavailable for what the driver raises within, and StatementRefused for a bug."""
     try:
         yield
     except (*_BUSY, TimeoutError) as error:
         raise Overloaded("the database is busy with another change; try again") from error
     except _GONE as error:
+        if _is_bad_argument(error):
+            raise StatementRefused("an argument does not fit its parameter") from None
         raise StoreUnavailable("the database cannot be reached") from error
+    except asyncpg.PostgresError as error:
+        raise StatementRefused(_described(error)) from None
+
+
+def _is_bad_argument(error: Exception) -> bool:
+    """Whether the driver could not encode an argument; its text quotes that. The class has no public name."""
+    of_caller = isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError)
+    return of_caller and not isinstance(error, asyncpg.ClientConfigurationError)
+
+
+def _described(error: asyncpg.PostgresError) -> str:
+    """The error by what it is about; values are no part of it."""
+    described = f"{type(error).__name__} ({error.sqlstate})"
+    for name in ("schema_name", "table_name", "column_name", "constraint_name", "data_type_name"):
+        if value := getattr(error, name):
+            described += f" {name.removesuffix('_name')} {value}"
+    if (error.sqlstate or "").startswith(_IDENTIFIERS_ONLY):
+        described += f": {error.args[0]}"
+    return described

@@ -32,6 +32,8 @@ class PostgresFeedLinks:
         try:
             with told_plainly():
                 await connection.add_listener(_CHANNEL, link.on_notify)
+            # A connection that is found dead only by the next beat would cost that much of the lease.
+            connection.add_termination_listener(link.on_end)
             yield link
         finally:
             # Not close(): that would wait for a peer that may be gone.
@@ -84,4 +86,8 @@ class PostgresFeedLink:
 
     def on_notify(self, *_details: object) -> None:
         """Called by the driver for each notification."""
+        self._hinted.set()
+
+    def on_end(self, _connection: object) -> None:
+        """Called by the driver when the connection is gone: the next statement finds it so."""
         self._hinted.set()

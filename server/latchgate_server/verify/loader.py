@@ -36,12 +36,15 @@ class RecordLoader:
         self._waiting: dict[str, asyncio.Future[LoadedEntry]] = {}
         self._queries: set[asyncio.Task[None]] = set()
         self._running = 0
+        self._is_closed = False
 
     async def load(self, key_id: str) -> LoadedEntry:
         """What the database holds for the key id, read after this call began.
 
-        Raises StoreUnavailable, or Overloaded where too many keys wait already.
+        Raises StoreUnavailable, Overloaded where too many keys wait already, or CannotDecide once it is closed.
         """
+        if self._is_closed:
+            raise _closed()
         future = self._waiting.get(key_id)
         if future is None:
             if len(self._waiting) >= WAITING_KEYS:
@@ -73,7 +76,8 @@ class RecordLoader:
             await self._run_query(batch)
         except BaseException as error:
             for future in batch.values():
-                _fail(future, error)
+                # Only `close` ends a query; whoever waits for it was not cancelled themselves.
+                _fail(future, error if isinstance(error, Exception) else _closed())
             if not isinstance(error, Exception):
                 raise
 
@@ -91,11 +95,19 @@ class RecordLoader:
                     future.set_result(LoadedEntry(entry, loaded.revision))
 
     async def close(self) -> None:
-        """End the queries under way."""
+        """End the queries under way, and answer whoever still waits."""
+        self._is_closed = True
         queries = list(self._queries)
         for task in queries:
             task.cancel()
         await asyncio.gather(*queries, return_exceptions=True)
+        waiting, self._waiting = self._waiting, {}
+        for future in waiting.values():
+            _fail(future, _closed())
+
+
+def _closed() -> CannotDecide:
+    return CannotDecide("this server is shutting down; ask another one, or this one when it is back")
 
 
 def _fail(future: asyncio.Future[LoadedEntry], error: BaseException) -> None:
