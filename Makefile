@@ -16,7 +16,7 @@ NEW_ENOUGH := import sys; print(sys.version.split()[0]); sys.exit(sys.version_in
 COMPILE := $(UV) compile --universal --python-version 3.11 --generate-hashes --annotation-style line \
 	--custom-compile-command "make lock" --no-emit-package latchgate --no-emit-package latchgate-server $(ARGS)
 
-.PHONY: help dev test torture model lint gen lock clean
+.PHONY: help dev test torture model bench lint gen lock clean
 .DEFAULT_GOAL := help
 
 help: ## Show this table
@@ -34,6 +34,9 @@ torture: $(STAMP) ## Let several servers fail in every way, for a minute, and lo
 
 model: $(STAMP) ## Check the models of the lease protocol with Spin, and that each of their mutants fails
 	@exec $(BIN)/python -m tests.model.check $(ARGS)
+
+bench: $(STAMP) ## Measure what a decision costs; ARGS='--rows verify,floor --seconds 1' for less
+	@exec $(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(STAMP) ## Check style, types, the layers between modules, and the protos
 	$(BIN)/ruff check
@@ -53,7 +56,7 @@ lock: $(STAMP) ## Pin the dependencies anew; ARGS=--upgrade to take newer versio
 
 clean: ## Remove .venv and what the tools leave behind; the data in .latchgate stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
-	find client protos server tests -name __pycache__ -prune -exec rm -rf {} +
+	find benchmarks client protos server tests -name __pycache__ -prune -exec rm -rf {} +
 
 $(STAMP): requirements/bootstrap.lock requirements/dev.lock pyproject.toml client/pyproject.toml server/pyproject.toml
 	@$(BIN)/python -c '$(NEW_ENOUGH)' >/dev/null 2>&1 || { \

@@ -1,0 +1,73 @@
+"""`make bench`: measure, print a table, write it as JSON; exit with 1 where a row does not reach what it should."""
+
+# ruff: noqa: T201 - it reports to whoever ran it
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from benchmarks.house import Bench, Options, opened
+from benchmarks.load import H2loadMissing
+from benchmarks.machine import described
+from benchmarks.report import Figure, table, write
+from benchmarks.rows import ROWS
+
+_ROOT = Path(__file__).parent.parent
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code."""
+    given = _parser().parse_args(arguments)
+    options = Options(**{field.name: getattr(given, field.name) for field in fields(Options)})
+    machine = described(_ROOT)
+    began = time.monotonic()
+    try:
+        with opened(options, _told) as bench:
+            figures = measure(bench, given.rows)
+            points = dict(bench.points)
+    except H2loadMissing as error:
+        print(error, file=sys.stderr)
+        return 1
+    path = write(given.output, given.name, machine, figures, points)
+    print(f"\n{table(figures)}\n\n{time.monotonic() - began:.0f} s; {path}")
+    return int(any(figure.met is False for figure in figures))
+
+
+def measure(bench: Bench, rows: Sequence[str]) -> Sequence[Figure]:
+    """The figures of these rows, in the order of the table."""
+    figures: list[Figure] = []
+    for function in dict.fromkeys(ROWS[row] for row in rows):
+        figures.extend(function(bench, [row for row in rows if ROWS[row] is function]))
+    places = list(ROWS)
+    return sorted(figures, key=lambda figure: places.index(figure.row))
+
+
+def _told(line: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+
+
+def _rows(text: str) -> Sequence[str]:
+    rows = text.split(",")
+    for row in rows:
+        if row not in ROWS:
+            raise argparse.ArgumentTypeError(f"{row} is none of {', '.join(ROWS)}")
+    return rows
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="make bench ARGS='…'", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--rows", type=_rows, default=list(ROWS), help=f"separated by commas, of {', '.join(ROWS)}")
+    parser.add_argument("--output", type=Path, default=_ROOT / "benchmarks" / "results", help="folder of the JSON")
+    parser.add_argument("--name", default="latest", help="the JSON's name in it")
+    for field in fields(Options):
+        name = f"--{field.name.replace('_', '-')}"
+        parser.add_argument(name, type=type(field.default), default=field.default, help=f"default: {field.default}")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

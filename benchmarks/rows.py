@@ -1,0 +1,20 @@
+"""The rows of the table, and the file that measures each: a new one is a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from benchmarks import hot
+from benchmarks.house import Bench
+from benchmarks.report import Figure
+
+Measure = Callable[[Bench, Collection[str]], Sequence[Figure]]
+"""Takes what it measures on, and which of its rows are wanted."""
+
+ROWS: Mapping[str, Measure] = {
+    "floor": hot.run,
+    "verify": hot.run,
+    "denied": hot.run,
+    "transport": hot.run,
+}
+"""In the order of the table. Rows that one function measures are measured together."""
