@@ -18,7 +18,7 @@ from latchgate_server.admin.audit_log import AuditLog, ChainCheck, check_chain
 from latchgate_server.admin.barrier import Barrier
 from latchgate_server.admin.bulk import BulkRevocation
 from latchgate_server.admin.explain import Explanations
-from latchgate_server.admin.first_administrator import create_first_administrator
+from latchgate_server.admin.first_administrator import FirstAdministrator, Recovered
 from latchgate_server.admin.housekeeping import keep_house
 from latchgate_server.admin.keys import Keys
 from latchgate_server.admin.leaks import Leaks
@@ -78,12 +78,22 @@ async def initialize(settings: Settings, tell: Callable[[str], None]) -> bool:
 
     Returns False where there is one already.
     """
-    peppers = settings.require_peppers()
     async with AsyncExitStack() as stack:
-        database = await _open_database(settings, stack)
-        hasher = SecretHasher(peppers, await database.store.key_id_tag_key(), SystemEntropy())
-        stack.callback(hasher.close)
-        return await create_first_administrator(database.store, hasher, peppers, settings.key_prefix, tell)
+        return await (await _first_administrator(settings, stack)).create(tell)
+
+
+async def recover(settings: Settings, tell: Callable[[str], None]) -> Recovered:
+    """Make another administrator like the first, switch the tenant `latchgate` on, and `tell` the key string."""
+    async with AsyncExitStack() as stack:
+        return await (await _first_administrator(settings, stack)).recover(tell)
+
+
+async def _first_administrator(settings: Settings, stack: AsyncExitStack) -> FirstAdministrator:
+    peppers = settings.require_peppers()
+    database = await _open_database(settings, stack)
+    hasher = SecretHasher(peppers, await database.store.key_id_tag_key(), SystemEntropy())
+    stack.callback(hasher.close)
+    return FirstAdministrator(database.store, hasher, peppers, settings.key_prefix)
 
 
 async def check_audit_log(settings: Settings, anchor: tuple[int, bytes] | None) -> ChainCheck:

@@ -289,6 +289,39 @@ def test_a_restricted_administrator_gives_nothing_to_a_key_that_is_looser_than_i
     change(restricted, key, display_name="renamed")()
 
 
+def widen(admin: Admin, role_id: str, tenant_id: str, **fields: Any) -> Callable[[], object]:
+    """UpdateRole, not called yet."""
+    role = tenant_pb2.Role(role_id=role_id, tenant_id=tenant_id, **fields)
+    mask = FieldMask(paths=list(fields))
+    return lambda: admin.UpdateRole(pb.UpdateRoleRequest(role=role, update_mask=mask))
+
+
+@pytest.mark.parametrize("field", WITHIN)
+def test_a_restricted_administrator_widens_no_role_that_a_key_holds_which_is_looser_than_its_own(
+    house: House, tenant_id: str, restricted: Admin, field: str
+) -> None:
+    role_id = house.role(tenant_id, permissions=["orders.count"])
+    house.key(tenant_id, role_ids=[role_id], **WITHIN)
+    widen(restricted, role_id, tenant_id, permissions=["orders.count", "orders.list"])()
+    looser = {name: value for name, value in WITHIN.items() if name != field}
+    key = house.key(tenant_id, role_ids=[role_id], **looser).key
+    for permissions in (["orders.count", "orders.list", "orders.read"], ["orders.*"]):
+        assert refused_for(widen(restricted, role_id, tenant_id, permissions=permissions)) == field
+    widen(restricted, role_id, tenant_id, permissions=["orders.list"])()
+    widen(restricted, role_id, tenant_id, display_name="renamed")()
+    house.root.RevokeKey(pb.RevokeKeyRequest(key_id=key.key_id))
+    widen(restricted, role_id, tenant_id, permissions=["orders.*"])()
+
+
+def test_acting_as_another_is_given_to_no_looser_key_by_its_role_either(house: House, tenant_id: str) -> None:
+    may = house.role(tenant_id, allow_act_as=True)
+    restricted = house.admin(tenant_id, *MANAGES, role_ids=[may], resources=["sites/berlin/*"])
+    role_id = house.role(tenant_id)
+    house.key(tenant_id, role_ids=[role_id])
+    assert refused_for(widen(restricted, role_id, tenant_id, allow_act_as=True)) == "resources"
+    widen(house.admin(tenant_id, *MANAGES, role_ids=[may]), role_id, tenant_id, allow_act_as=True)()
+
+
 # Limits.
 
 

@@ -1,4 +1,4 @@
-"""Every ErrorReason that can be met today comes with the code and the metadata that the contract's comment says."""
+"""Every ErrorReason comes with the code and the metadata that the contract's comment says."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from latchgate.v1 import admin_service_pb2 as pb
 from latchgate.v1 import decision_pb2, error_reason_pb2, key_pb2, tenant_pb2
-from tests.conformance.house import House
+from tests.conformance.house import ROOT_TENANT, House
 from tests.conformance.wire import Refusal, code_of, refusal
 from tests.support.fault_proxy import FaultProxy
 from tests.support.server import Admin, ServerProcess, Verify
 
 PROTO = Path(__file__).parents[2] / "protos/latchgate/v1/error_reason.proto"
 REASONS = [value.name.removeprefix("ERROR_REASON_") for value in error_reason_pb2.ErrorReason.DESCRIPTOR.values][1:]
-NOT_YET = {"RESOURCE_IN_USE": "comes with the deletion of plans and roles"}
 LEASE = 0.9
 """Seconds; all timeouts towards the database are parts of it."""
 
@@ -93,6 +92,14 @@ def provoke(house: House, root: Admin, database_url: str) -> Mapping[str, Callab
         house.key(tenant_id)
         return refusal(lambda: house.key(tenant_id))
 
+    def last_administrator() -> Refusal:
+        return refusal(lambda: root.DisableTenant(pb.DisableTenantRequest(tenant_id=ROOT_TENANT)))
+
+    def resource_in_use() -> Refusal:
+        plan_id = house.plan()
+        house.tenant(plan_id=plan_id)
+        return refusal(lambda: root.DeletePlan(pb.DeletePlanRequest(plan_id=plan_id)))
+
     def resource_exists() -> Refusal:
         tenant_id = house.tenant()
         return refusal(lambda: house.tenant(tenant_id=tenant_id))
@@ -118,6 +125,8 @@ def provoke(house: House, root: Admin, database_url: str) -> Mapping[str, Callab
         "ETAG_MISMATCH": etag_mismatch,
         "ILLEGAL_TRANSITION": illegal_transition,
         "KEY_LIMIT_REACHED": key_limit_reached,
+        "RESOURCE_IN_USE": resource_in_use,
+        "LAST_ADMINISTRATOR": last_administrator,
         "INVALID_FIELD": lambda: refusal(lambda: root.GetKey(pb.GetKeyRequest())),
         "OVERLOADED": overloaded,
     }
@@ -132,6 +141,8 @@ PROVOKED = [
     "ETAG_MISMATCH",
     "ILLEGAL_TRANSITION",
     "KEY_LIMIT_REACHED",
+    "RESOURCE_IN_USE",
+    "LAST_ADMINISTRATOR",
     "INVALID_FIELD",
     "OVERLOADED",
 ]
@@ -147,8 +158,8 @@ def assert_as_documented(refused: Refusal, reason: str) -> None:
     assert refused.message
 
 
-def test_every_reason_of_the_contract_is_provoked_here_or_cannot_be_met_yet() -> None:
-    assert sorted([*PROVOKED, "STORE_UNAVAILABLE", *NOT_YET]) == sorted(REASONS)
+def test_every_reason_of_the_contract_is_provoked_here() -> None:
+    assert sorted([*PROVOKED, "STORE_UNAVAILABLE"]) == sorted(REASONS)
 
 
 @pytest.mark.parametrize("reason", PROVOKED)

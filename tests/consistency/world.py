@@ -22,7 +22,7 @@ import asyncpg
 
 from latchgate_server.admin.access import Access, Caller
 from latchgate_server.admin.barrier import Barrier
-from latchgate_server.admin.first_administrator import create_first_administrator
+from latchgate_server.admin.first_administrator import FirstAdministrator
 from latchgate_server.admin.keys import Keys
 from latchgate_server.admin.mutations import Mutations
 from latchgate_server.admin.paging import PageTokens
@@ -316,7 +316,7 @@ async def open_deployment(url: str) -> AsyncIterator[Deployment]:
         hasher = QuickHasher(peppers, await store.key_id_tag_key())
         stack.callback(hasher.close)
         told: list[str] = []
-        await create_first_administrator(store, hasher, peppers, "lg", told.append)
+        await FirstAdministrator(store, hasher, peppers, "lg").create(told.append)
         deployment = Deployment(
             url=url,
             pool=pool,

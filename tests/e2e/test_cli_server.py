@@ -28,7 +28,9 @@ def test_a_database_is_prepared_once(postgres: Postgres) -> None:
     assert again.stdout == "the schema is current\n"
     assert re.fullmatch(r"lg_[0-9A-Za-z]{22}\.[0-9A-Za-z]{49}\n", made.stdout)
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert told(refused) == ["latchgate: there is a first administrator already"]
+    assert told(refused) == [
+        "latchgate: there is a first administrator already; where it is lost, `latchgate init --recover` makes another"
+    ]
 
 
 def test_a_database_that_does_not_answer_is_told_in_one_line() -> None:

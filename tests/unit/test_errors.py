@@ -23,6 +23,7 @@ SAMPLES: list[errors.LatchgateError] = [
     errors.IllegalTransition(KeyState.REVOKED, "enabled"),
     errors.ResourceInUse("role", "reader"),
     errors.KeyLimitReached(3),
+    errors.LastAdministrator(),
     errors.RevisionNotReached(9, 8),
     errors.CannotDecide("a stored hash is malformed"),
     errors.StoreUnavailable("the database cannot be reached"),

@@ -48,6 +48,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE: the database cannot be reached. With google.rpc.RetryInfo."""
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 12
     """RESOURCE_EXHAUSTED: too much is being asked at once. With google.rpc.RetryInfo."""
+    ERROR_REASON_LAST_ADMINISTRATOR: _ErrorReason.ValueType  # 13
+    """FAILED_PRECONDITION: no administrator would be left who never expires, may grant everything and can call from where
+    this call came from.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused or failed: the value's name without `ERROR_REASON_` is ErrorInfo.reason. Each value says which
@@ -80,4 +84,8 @@ ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 11
 """UNAVAILABLE: the database cannot be reached. With google.rpc.RetryInfo."""
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 12
 """RESOURCE_EXHAUSTED: too much is being asked at once. With google.rpc.RetryInfo."""
+ERROR_REASON_LAST_ADMINISTRATOR: ErrorReason.ValueType  # 13
+"""FAILED_PRECONDITION: no administrator would be left who never expires, may grant everything and can call from where
+this call came from.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

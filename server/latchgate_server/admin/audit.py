@@ -8,7 +8,7 @@ two in another order, without breaking the chain.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import IntEnum
@@ -68,6 +68,11 @@ class AuditTrail:
     def add(self, change: Change) -> None:
         """Note a change; `write` stores it."""
         self._changes.append(change)
+
+    @property
+    def changes(self) -> Sequence[Change]:
+        """What was noted so far."""
+        return self._changes
 
     @property
     def is_empty(self) -> bool:

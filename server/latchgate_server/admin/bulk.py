@@ -8,6 +8,7 @@ from latchgate_server.admin.access import Caller
 from latchgate_server.admin.audit import Change
 from latchgate_server.admin.barrier import Propagation
 from latchgate_server.admin.keys import revoked, visible_filter
+from latchgate_server.admin.last_administrator import guard_bulk
 from latchgate_server.admin.mutations import Mutation, Mutations
 from latchgate_server.core.errors import InvalidRequest
 from latchgate_server.core.model import KeyState
@@ -33,14 +34,18 @@ class BulkRevocation:
         """Revoke every key that matches and is not revoked yet, the caller's own last; returns how many.
 
         Works in stretches, each a change of its own, so that nobody waits long for the revision clock: where it fails
-        in the middle, repeating it goes on. Raises InvalidRequest for an empty filter.
+        in the middle, repeating it goes on. Raises InvalidRequest for an empty filter, LastAdministrator.
         """
         visible = _live(caller, matching)
         total = 0
+
+        async def change(mutation: Mutation) -> tuple[int, bool]:
+            if visible is not None and total == 0:
+                await guard_bulk(mutation.caller, mutation.transaction, visible)
+            return await _revoke_stretch(mutation, visible, reason)
+
         while True:
-            (count, done), propagation = await self._mutations.run(
-                caller, lambda mutation: _revoke_stretch(mutation, visible, reason)
-            )
+            (count, done), propagation = await self._mutations.run(caller, change)
             total += count
             if done:
                 return total, propagation

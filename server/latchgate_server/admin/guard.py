@@ -9,13 +9,16 @@ from latchgate_server.admin.access import Caller
 from latchgate_server.core.errors import EscalationRefused, ResourceNotFound
 from latchgate_server.core.limits import guard_limits
 from latchgate_server.core.model import Key, Plan, Role
-from latchgate_server.core.ports import Reader
+from latchgate_server.core.ports import Reader, Restrictions
 from latchgate_server.core.record import Record, merged_claims
 
 SET_CLAIMS = "latchgate.claims.set"
 """Lets an administrator set what protected services are told to believe."""
 
 _RESTRICTIONS = frozenset({"resources", "ip_allowlist", "expire_time"})
+
+_HOLDERS = 1_000
+"""How many differently restricted holders of a role are looked at before a change of it is refused."""
 
 _ALL_FIELDS = frozenset(field.name for field in fields(Key))
 
@@ -65,6 +68,25 @@ def guard_role(caller: Caller, role: Role, before: Role | None = None) -> None:
     _guard_claims(caller, before.claims if before else {}, role.claims)
 
 
+async def guard_holders(caller: Caller, read: Reader, before: Role, after: Role) -> None:
+    """Refuse a wider role while a key that is looser than the caller's own holds it.
+
+    What the caller holds it holds within its own restrictions; through such a key it would hold beyond them.
+    Raises EscalationRefused, also where too many differently restricted keys hold the role to look at each.
+    """
+    own = caller.record
+    is_restricted = own.scope is not None or own.allowlist is not None or own.identity.expire_time is not None
+    gives_act_as = after.allow_act_as and not before.allow_act_as
+    is_wider = gives_act_as or bool(set(after.permissions) - set(before.permissions))
+    if not is_restricted or not is_wider or _is_unbounded(caller):
+        return
+    holders = await read.restrictions_of_holders(before, _HOLDERS + 1)
+    for holder in holders:
+        _guard_restrictions(own, holder, _RESTRICTIONS)
+    if len(holders) > _HOLDERS:
+        raise EscalationRefused("resources")
+
+
 def _guard_claims(caller: Caller, before: Mapping[str, object], after: Mapping[str, object]) -> None:
     """Raise EscalationRefused where what a key claims changes, by whatever path, and the caller may not set claims.
 
@@ -92,6 +114,11 @@ def _guard_key(caller: Caller, before: Key | None, key: Key, changed: Collection
     # What the caller holds it holds within its own restrictions, and can give no further.
     if before and (set(key.permissions) - held or set(key.role_ids) - set(before.role_ids)):
         changed = _RESTRICTIONS | set(changed)
+    _guard_restrictions(own, key, changed)
+
+
+def _guard_restrictions(own: Record, key: Key | Restrictions, changed: Collection[str]) -> None:
+    """Raise EscalationRefused where one of the key's changed restrictions is looser than the caller's own."""
     if "resources" in changed and not _within_scope(own, key):
         raise EscalationRefused("resources")
     if {"ip_allowlist", "ip_allowlist_enabled"} & set(changed) and not _within_allowlist(own, key):
@@ -107,13 +134,13 @@ def _is_unbounded(caller: Caller) -> bool:
     )
 
 
-def _within_scope(own: Record, key: Key) -> bool:
+def _within_scope(own: Record, key: Key | Restrictions) -> bool:
     if own.scope is None:
         return True
     return bool(key.resources) and all(own.scope.covers(resource) for resource in key.resources)
 
 
-def _within_allowlist(own: Record, key: Key) -> bool:
+def _within_allowlist(own: Record, key: Key | Restrictions) -> bool:
     if own.allowlist is None:
         return True
     return (
@@ -123,7 +150,7 @@ def _within_allowlist(own: Record, key: Key) -> bool:
     )
 
 
-def _within_lifetime(own: Record, key: Key) -> bool:
+def _within_lifetime(own: Record, key: Key | Restrictions) -> bool:
     own_end = own.identity.expire_time
     if own_end is None:
         return True

@@ -9,6 +9,7 @@ from typing import TypeVar
 from latchgate_server.admin.access import Access, Caller
 from latchgate_server.admin.audit import Actor, AuditTrail, Change
 from latchgate_server.admin.barrier import Barrier, Propagation
+from latchgate_server.admin.last_administrator import guard_last_administrator
 from latchgate_server.core.ports import Store, Transaction
 from latchgate_server.hashing import Peppers
 
@@ -41,13 +42,15 @@ class Mutations:
         """Run a use case in a transaction and wait until every replica decides on what it changed.
 
         Whatever it raises undoes it. Raises AdminKeyRejected or PermissionMissing where the caller lost its rights
-        meanwhile, Overloaded where the lock is not to be had, StoreUnavailable.
+        meanwhile, LastAdministrator where nobody would be left who can administer everything, Overloaded where the
+        lock is not to be had, StoreUnavailable.
         """
         async with self._store.change() as transaction:
             admitted = await self._access.admit_again(caller, transaction)
             actor = Actor(key_id=admitted.key_id, address=admitted.address)
             trail = AuditTrail(transaction, self._peppers, actor, admitted.method)
             result = await change(Mutation(transaction, admitted, trail))
+            await guard_last_administrator(admitted, transaction, self._store.read, trail.changes)
             await trail.write()
             # What changed nothing waits for the state that it found, which others may not have applied yet.
             revision = transaction.revision - 1 if trail.is_empty else transaction.revision

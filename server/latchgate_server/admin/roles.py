@@ -8,7 +8,7 @@ from dataclasses import replace
 from latchgate_server.admin.access import Caller
 from latchgate_server.admin.audit import Change
 from latchgate_server.admin.barrier import Propagation
-from latchgate_server.admin.guard import guard_role
+from latchgate_server.admin.guard import guard_holders, guard_role
 from latchgate_server.admin.mutations import Mutation, Mutations
 from latchgate_server.admin.paging import Page, PageRequest, PageTokens
 from latchgate_server.core.errors import (
@@ -76,6 +76,7 @@ class Roles:
             if after == before:
                 return before
             guard_role(mutation.caller, after, before)
+            await guard_holders(mutation.caller, transaction.read, before, after)
             await transaction.update_role(after)
             stored = await _changeable(mutation.caller, transaction.read, *role)
             mutation.audit(Change(before=before, after=stored))

@@ -76,7 +76,18 @@ def make_first_administrator() -> None:
     """Make the first administrator and print its key string."""
     with _told_in_one_line():
         if not asyncio.run(bootstrap.initialize(_settings(), typer.echo)):
-            fail("there is a first administrator already")
+            fail("there is a first administrator already; where it is lost, `latchgate init --recover` makes another")
+
+
+def recover_administration() -> None:
+    """Make another administrator like the first, print its key string, and tell who else there is."""
+    with _told_in_one_line():
+        recovered = asyncio.run(bootstrap.recover(_settings(), typer.echo))
+    if recovered.tenant_enabled:
+        typer.echo("note: the tenant latchgate was disabled, and is enabled again", err=True)
+    if recovered.others:
+        ids = ", ".join(recovered.others)
+        typer.echo(f"note: these could administer everything already; revoke those that are lost: {ids}", err=True)
 
 
 def check_audit_log(anchor: tuple[int, bytes] | None) -> ChainCheck:

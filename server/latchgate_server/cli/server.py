@@ -60,11 +60,18 @@ def migrate() -> None:
     running.run_migrations()
 
 
-def init() -> None:
+def init(
+    recover: Annotated[
+        bool, typer.Option("--recover", help="Make another one: the first is lost, or shut out.", show_default=False)
+    ] = False,
+) -> None:
     """Make the first administrator, and print its key string, once."""
     from latchgate_server.cli import running  # noqa: PLC0415 - as above
 
-    running.make_first_administrator()
+    if recover:
+        running.recover_administration()
+    else:
+        running.make_first_administrator()
 
 
 def health(

@@ -11,6 +11,7 @@ LatchgateError
 ├── IllegalTransition     the key's state does not allow the change
 ├── ResourceInUse         something still refers to it
 ├── KeyLimitReached       the plan's max_keys
+├── LastAdministrator     nobody would be left who can administer everything
 ├── RevisionNotReached    at_least_revision lies beyond the database's own revision
 └── CannotDecide          nothing is wrong with the request; try again later
     ├── StoreUnavailable  the database cannot be reached
@@ -135,6 +136,16 @@ class KeyLimitReached(LatchgateError):
     def __init__(self, limit: int) -> None:
         self.limit = limit
         super().__init__(f"the tenant's plan allows {limit} keys; revoke or delete one first")
+
+
+class LastAdministrator(LatchgateError):
+    """The change would leave nobody who can administer everything, as the first administrator can."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this would leave no administrator of the tenant latchgate who holds * and latchgate.*, never expires and "
+            "may call from your address; create another one first"
+        )
 
 
 class RevisionNotReached(LatchgateError):

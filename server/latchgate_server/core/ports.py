@@ -55,6 +55,16 @@ class KeyFilter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Restrictions:
+    """Where and for how long a key can be used, by the names of Key's own fields."""
+
+    resources: tuple[str, ...]
+    ip_allowlist_enabled: bool
+    ip_allowlist: tuple[str, ...]
+    expire_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEvent:
     """One administrative change, as stored. `before` and `after` hold the changed fields as JSON."""
 
@@ -128,6 +138,10 @@ class Reader(Protocol):
         """The id of a key that holds the role, or None."""
         ...
 
+    async def restrictions_of_holders(self, role: Role, limit: int) -> Sequence[Restrictions]:
+        """Up to `limit` different combinations of restrictions that unrevoked keys with the role have."""
+        ...
+
     async def list_roles(self, tenant_id: str, after: str, limit: int) -> Sequence[Role]:
         """Up to `limit` roles that the tenant can use, in the order of their ids."""
         ...
@@ -146,6 +160,10 @@ class Reader(Protocol):
 
     async def count_keys(self, matching: KeyFilter) -> int:
         """How many keys match."""
+        ...
+
+    async def administrators(self, tenant_id: str, grants: Sequence[str], limit: int) -> Sequence[str]:
+        """The ids of up to `limit` keys of the tenant that are switched on and hold all of these grants."""
         ...
 
     async def count_live_keys(self, tenant_id: str) -> int:

@@ -186,6 +186,13 @@ SELECT EXISTS (
     SELECT FROM roles WHERE role_id = $2 AND ($1::text = '' OR tenant_id IS NULL OR tenant_id = $1)
 ) AS taken
 
+-- name: restrictions_of_holders
+-- Every combination of restrictions that keys with the role $1 of the tenant $2 ('': of every tenant) have. At most $3.
+SELECT DISTINCT k.resources, k.ip_allowlist_enabled, k.ip_allowlist, k.expire_time
+FROM key_roles AS kr JOIN roles AS r ON r.number = kr.role_number JOIN keys AS k ON k.key_id = kr.key_id
+WHERE r.role_id = $1 AND coalesce(r.tenant_id, '') = $2 AND k.state <> 'REVOKED'
+LIMIT $3
+
 -- name: list_roles
 -- A page in the order of ids, after $2: those that every tenant may use and those of the tenant $1. At most $3 rows.
 SELECT {role} FROM roles WHERE (tenant_id IS NULL OR tenant_id = $1) AND role_id > $2 ORDER BY role_id LIMIT $3
@@ -222,6 +229,15 @@ DELETE FROM key_roles WHERE key_id = $1
 
 -- name: delete_key
 DELETE FROM keys WHERE key_id = $1
+
+-- name: administrators
+-- Keys of the tenant $1 that are switched on and hold every grant of $2, those first that are usable most widely and for
+-- longest. At most $3 rows.
+SELECT k.key_id FROM keys AS k JOIN tenants AS t ON t.tenant_id = k.tenant_id
+WHERE k.tenant_id = $1 AND t.enabled AND k.state = 'ACTIVE' AND NOT k.expired
+  AND k.permissions || ARRAY(SELECT unnest(r.permissions) FROM key_roles AS kr JOIN roles AS r ON r.number = kr.role_number
+                             WHERE kr.key_id = k.key_id) @> $2::text[]
+ORDER BY k.ip_allowlist_enabled AND k.ip_allowlist <> '{{}}', k.expire_time DESC NULLS FIRST, k.key_id LIMIT $3
 
 -- name: count_live_keys
 -- How many keys of a tenant count against its plan's max_keys. One row.

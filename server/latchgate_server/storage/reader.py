@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 
 from latchgate_server.core.model import Key, Plan, Role, Tenant
-from latchgate_server.core.ports import AuditEvent, AuditFilter, KeyFilter, Loaded
+from latchgate_server.core.ports import AuditEvent, AuditFilter, KeyFilter, Loaded, Restrictions
 from latchgate_server.storage import rows
 from latchgate_server.storage.failures import told_plainly
 from latchgate_server.storage.pool import Connection
@@ -53,6 +53,18 @@ class PostgresReader:
         row = await self._row("key_with_role", role.role_id, role.tenant_id)
         return row["key_id"] if row else None
 
+    async def restrictions_of_holders(self, role: Role, limit: int) -> Sequence[Restrictions]:
+        found = await self._rows("restrictions_of_holders", role.role_id, role.tenant_id, limit)
+        return [
+            Restrictions(
+                resources=tuple(row["resources"]),
+                ip_allowlist_enabled=row["ip_allowlist_enabled"],
+                ip_allowlist=tuple(row["ip_allowlist"]),
+                expire_time=row["expire_time"],
+            )
+            for row in found
+        ]
+
     async def list_roles(self, tenant_id: str, after: str, limit: int) -> Sequence[Role]:
         return [rows.role_from(row) for row in await self._rows("list_roles", tenant_id, after, limit)]
 
@@ -70,6 +82,9 @@ class PostgresReader:
 
     async def count_keys(self, matching: KeyFilter) -> int:
         return int((await self._one("count_keys", _PAST_EVERY_NUMBER, *_filter_values(matching), 0))["keys"])
+
+    async def administrators(self, tenant_id: str, grants: Sequence[str], limit: int) -> Sequence[str]:
+        return [row["key_id"] for row in await self._rows("administrators", tenant_id, list(grants), limit)]
 
     async def count_live_keys(self, tenant_id: str) -> int:
         return int((await self._one("count_live_keys", tenant_id))["keys"])

@@ -53,6 +53,7 @@ _ROWS: Mapping[type[errors.LatchgateError], _Row] = {
     errors.IllegalTransition: _Row(_CODE.FAILED_PRECONDITION, "ILLEGAL_TRANSITION", lambda e: {"state": e.state.name}),
     errors.ResourceInUse: _Row(_CODE.FAILED_PRECONDITION, "RESOURCE_IN_USE", _resource),
     errors.KeyLimitReached: _Row(_CODE.RESOURCE_EXHAUSTED, "KEY_LIMIT_REACHED", lambda e: {"limit": str(e.limit)}),
+    errors.LastAdministrator: _Row(_CODE.FAILED_PRECONDITION, "LAST_ADMINISTRATOR"),
     errors.RevisionNotReached: _Row(_CODE.FAILED_PRECONDITION),
     errors.StoreUnavailable: _Row(_CODE.UNAVAILABLE, "STORE_UNAVAILABLE"),
     errors.Overloaded: _Row(_CODE.RESOURCE_EXHAUSTED, "OVERLOADED"),
