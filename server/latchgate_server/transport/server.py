@@ -147,7 +147,8 @@ def _let_answers_leave(server: Any) -> None:
     The library's own threads write the answers, and its `stop` closes the connections without waiting for them.
     """
     front = server._front  # noqa: SLF001 - the library offers no other place between the two
-    server._front = _PatientFront(front)  # noqa: SLF001
+    if front is not None:  # as it is where the server could not start
+        server._front = _PatientFront(front)  # noqa: SLF001
 
 
 class _PatientFront:
