@@ -29,6 +29,7 @@ from latchgate_server.hashing import PEPPER_BYTES, Peppers
 
 CONFIG_FILE = "latchgate.toml"
 _PREFIX = "LATCHGATE_"
+_CONFIG = _PREFIX + "CONFIG"
 # What is no setting of the server: where that file is, and what client commands read.
 _OTHER_VARIABLES = frozenset(
     _PREFIX + name for name in ("CONFIG", "ADMIN_ADDRESS", "VERIFY_ADDRESS", "ADMIN_KEY", "ADMIN_KEY_FILE")
@@ -85,7 +86,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Given values first, then the environment, then the file."""
-        file = TomlConfigSettingsSource(settings_cls, Path(os.environ.get("LATCHGATE_CONFIG", CONFIG_FILE)))
+        file = TomlConfigSettingsSource(settings_cls, _config_file())
         return init_settings, env_settings, file
 
     @field_validator("verify_listen", "admin_listen", "metrics_listen")
@@ -169,13 +170,21 @@ def load_settings(**given: Any) -> Settings:
     pass over: it may be a protection that somebody relies on.
     """
     _refuse_unknown(os.environ)
+    if os.environ.get(_CONFIG) and not _config_file().is_file():
+        # The settings that somebody wrote down must not be left out for a slip of the pen.
+        raise SettingsProblem(f"{_CONFIG}: there is no file {_config_file()}")
     try:
         return Settings(**given)
     except ValidationError as error:
         lines = [_told(problem["loc"], problem["msg"]) for problem in error.errors(include_input=False)]
         raise SettingsProblem("\n".join(lines)) from None
     except ValueError as error:
-        raise SettingsProblem(f"{os.environ.get('LATCHGATE_CONFIG', CONFIG_FILE)}: {error}") from None
+        raise SettingsProblem(f"{_config_file()}: {error}") from None
+
+
+def _config_file() -> Path:
+    """The file of settings, which need not exist where nobody named it."""
+    return Path(os.environ.get(_CONFIG) or CONFIG_FILE)
 
 
 def _refuse_unknown(environment: Mapping[str, str]) -> None:

@@ -55,6 +55,7 @@ def test_settings_that_cannot_work_are_refused_in_one_line_each(postgres: Postgr
             (("pepper", "c2hvcnQ="),): ["a pepper is malformed: 32 bytes or more in base64 are expected"],
             (("lease", "soon"), ("workers", "x")): ["LATCHGATE_LEASE: .+", "LATCHGATE_WORKERS: .+"],
             (("leese", "3s"),): ["LATCHGATE_LEESE is no setting of this version"],
+            (("config", "/nowhere/latchgate.toml"),): ["LATCHGATE_CONFIG: there is no file /nowhere/latchgate.toml"],
             (("admin_listen", "0.0.0.0:0"),): ["LATCHGATE_ADMIN_LISTEN=0.0.0.0:0 is not loopback: .+"],
             (("admin_listen", f"127.0.0.1:{port}"),): [f"cannot listen on 127.0.0.1:{port}.*"],
             (("database_url", postgres.new_database(migrated=False)),): ["the database's schema is not current; .+"],
@@ -77,6 +78,14 @@ def test_dev_stays_on_this_machine(tmp_path: Path) -> None:
 
     assert (done.returncode, done.stdout) == (1, "")
     assert told(done)[0].startswith("latchgate: LATCHGATE_VERIFY_LISTEN=0.0.0.0:0 is not loopback")
+    assert not (tmp_path / "data").exists()
+
+
+def test_dev_is_one_process(tmp_path: Path) -> None:
+    done = run_command("dev", "--data-dir", str(tmp_path / "data"), env=environment("", workers="3"))
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert told(done) == ["latchgate: LATCHGATE_WORKERS=3: `dev` runs one process; `serve` runs several"]
     assert not (tmp_path / "data").exists()
 
 

@@ -23,6 +23,7 @@ from latchgate_server.core import bounds
 from latchgate_server.core.errors import InvalidRequest
 from latchgate_server.core.permissions import Grants
 from latchgate_server.core.resources import ResourceScope
+from latchgate_server.transport.convert_admin import duration_to
 from latchgate_server.transport.fields import Fields, set_claims
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -156,10 +157,16 @@ def test_a_time_keeps_its_microseconds() -> None:
 
 
 @given(st.integers(-(2**40), 2**40), st.integers(-(2**31), 2**31 - 1))
-def test_a_duration_is_above_zero_and_up_to_its_limit(seconds: int, nanos: int) -> None:
+def test_a_duration_is_a_microsecond_or_more_and_up_to_its_limit(seconds: int, nanos: int) -> None:
     duration = Duration(seconds=seconds, nanos=nanos)
-    total = seconds + nanos / 1e9
-    assert (wrong(lambda fields: fields.seconds("path", duration, 3_600.0)) == []) == (0 < total <= 3_600)
+    total = seconds * 10**9 + nanos
+    assert (wrong(lambda fields: fields.seconds("path", duration, 3_600.0)) == []) == (1_000 <= total <= 3_600 * 10**9)
+
+
+@pytest.mark.parametrize("nanos", [1_000, 1_499, 1_501, 999_999_999])
+def test_a_duration_is_told_back_as_it_is_kept(nanos: int) -> None:
+    kept = Fields().seconds("path", Duration(nanos=nanos), 3_600.0)
+    assert Fields().seconds("path", duration_to(kept), 3_600.0) == kept > 0
 
 
 # Claims.

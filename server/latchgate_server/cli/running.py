@@ -30,6 +30,8 @@ def run_dev(data_dir: Path) -> None:
     with _told_in_one_line():
         settings = _settings()
         settings.require_local_listeners()
+        if settings.workers > 1:
+            raise SettingsProblem(f"LATCHGATE_WORKERS={settings.workers}: `dev` runs one process; `serve` runs several")
         dev.run(data_dir, settings, _say)
 
 

@@ -123,11 +123,11 @@ class Fields:
             return None
 
     def seconds(self, path: str, value: Duration, limit: float) -> float:
-        """A duration above zero and up to `limit` seconds."""
-        seconds = value.seconds + value.nanos / 1e9
-        if not 0 < seconds <= limit:
-            self.wrong(path, f"more than 0 and at most {limit:.0f} seconds")
-        return seconds
+        """A duration of at least a microsecond and up to `limit` seconds, in whole microseconds, as it is told back."""
+        nanoseconds = value.seconds * 10**9 + value.nanos
+        if not 1_000 <= nanoseconds <= limit * 1e9:
+            self.wrong(path, f"at least a microsecond and at most {limit:.0f} seconds")
+        return round(nanoseconds / 1_000) / 1e6
 
     def number(self, path: str, value: int, low: int, high: int) -> int:
         """A whole number from `low` to `high`."""
