@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
@@ -17,6 +17,16 @@ from latchgate.v1 import decision_pb2, key_pb2
 from latchgate.v1.verify_service_pb2 import VerifyResponse
 from tests.conformance.house import House
 from tests.support.server import Admin, Verify
+
+# Credentials that prove nothing, one for each reason, each made of a key string and another one.
+UNPROVEN: Mapping[str, Callable[[str, str], str]] = {
+    "MISSING_API_KEY": lambda key_string, other: "",
+    "INVALID_API_KEY": lambda key_string, other: f"x{key_string}",
+    "SECRET_REQUIRED": lambda key_string, other: key_string.partition(".")[0],
+    "INVALID_SECRET": lambda key_string, other: f"{key_string.partition('.')[0]}.{other.partition('.')[2]}",
+}
+OF_LIMITS = {"RATE_LIMITED", "QUOTA_EXCEEDED"}
+"""Tried where limits are."""
 
 # What a key can be like, and what can be asked of it that it may not do: one way for each reason, in the order in which
 # they are checked. A key is in one state only, so never both revoked and disabled.
@@ -106,9 +116,17 @@ def test_a_key_that_passes_every_check_is_allowed(keys: Keys, verify: Verify) ->
 
 
 def test_the_reasons_tried_here_are_all_that_there_are_before_the_limits() -> None:
-    numbers = [decision_pb2.DenialReason.Value(f"DENIAL_REASON_{name}") for name in REASONS]
-    first, last = decision_pb2.DENIAL_REASON_TENANT_DISABLED, decision_pb2.DENIAL_REASON_ACT_AS_NOT_ALLOWED
-    assert numbers == list(range(first, last + 1))
+    known = [value.name.removeprefix("DENIAL_REASON_") for value in decision_pb2.DenialReason.DESCRIPTOR.values]
+    assert [*UNPROVEN, *REASONS] == [name for name in known if name not in {"UNSPECIFIED", *OF_LIMITS}]
+
+
+@pytest.mark.parametrize("failing", UNPROVEN)
+def test_a_credential_that_proves_nothing_is_denied_for_what_it_lacks(
+    keys: Keys, verify: Verify, house: House, failing: str
+) -> None:
+    _, key_string = keys.get(frozenset())
+    key = UNPROVEN[failing](key_string, house.key().key_string)
+    assert reason(asked(keys, verify, key=key)) == failing
 
 
 @pytest.mark.parametrize("failing", REASONS)
