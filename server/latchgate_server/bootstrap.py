@@ -30,6 +30,7 @@ from latchgate_server.admin.roles import Roles
 from latchgate_server.admin.rotation import Rotation
 from latchgate_server.admin.tenants import Tenants
 from latchgate_server.config import Settings
+from latchgate_server.core.credential_sources import CredentialSources
 from latchgate_server.core.errors import StoreUnavailable
 from latchgate_server.core.ports import Clock
 from latchgate_server.hashing import Peppers, SecretHasher
@@ -41,6 +42,7 @@ from latchgate_server.storage.replica_table import PostgresReplicaTable
 from latchgate_server.storage.store import PostgresStore
 from latchgate_server.system import SystemClock, SystemEntropy
 from latchgate_server.transport.admin_service import AdminServicer, UseCases
+from latchgate_server.transport.ext_authz import AuthorizationServicer, EnvoyOptions
 from latchgate_server.transport.server import (
     Listener,
     Server,
@@ -242,7 +244,11 @@ async def _start(settings: Settings, transport: Transport, stack: AsyncExitStack
     tasks.start(keep_house(database.store, clock))
     await _first_beat(data_plane.feed, settings.lease)
 
-    verify = verify_server(Listener(settings.verify_listen, transport, reuse_port), VerifyServicer(data_plane.verifier))
+    verify = verify_server(
+        Listener(settings.verify_listen, transport, reuse_port),
+        VerifyServicer(data_plane.verifier),
+        AuthorizationServicer(data_plane.verifier, _envoy_options(settings), clock),
+    )
     admin = admin_server(
         Listener(settings.admin_listen, transport, reuse_port), AdminServicer(access, use_cases, clock)
     )
@@ -273,6 +279,14 @@ def _data_plane(
         cache=cache, loader=loader, feed=feed, outage=outage, hasher=hasher, renewal=renewal, clock=clock
     )
     return _DataPlane(feed, outage, cache, verifier)
+
+
+def _envoy_options(settings: Settings) -> EnvoyOptions:
+    return EnvoyOptions(
+        sources=CredentialSources.parse(settings.credential_sources),
+        denials=settings.http_denials(),
+        client_ip_header=settings.client_ip_header,
+    )
 
 
 def _use_cases(

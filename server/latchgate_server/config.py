@@ -23,6 +23,9 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from latchgate_server.core.credential_sources import CredentialSources
+from latchgate_server.core.http_denials import HttpDenials
+from latchgate_server.core.http_names import header_name
 from latchgate_server.core.key_format import is_prefix
 from latchgate_server.core.replication import LONGEST_LEASE, SHORTEST_LEASE
 from latchgate_server.hashing import PEPPER_BYTES, Peppers
@@ -71,6 +74,10 @@ class Settings(BaseSettings):
     on_database_loss: Literal["deny", "serve_cached"] = "deny"
     max_staleness: Annotated[Seconds, Field(gt=0, le=86_400)] = 300.0
     cache_size: Annotated[int, Field(ge=1, le=100_000_000)] = 200_000
+    credential_sources: str = "x-api-key,api-key,authorization"
+    client_ip_header: str = ""
+    denial_detail: Literal["full", "uniform"] = "full"
+    denials: dict[str, Any] = {}
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     key_prefix: str = "lg"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -102,6 +109,30 @@ class Settings(BaseSettings):
         if not is_prefix(value):
             raise ValueError("a letter, then up to 31 of a-z, 0-9 and '_' is expected")
         return value
+
+    @field_validator("credential_sources")
+    @classmethod
+    def _check_sources(cls, value: str) -> str:
+        CredentialSources.parse(value)
+        return value
+
+    @field_validator("client_ip_header")
+    @classmethod
+    def _check_header(cls, value: str) -> str:
+        name = header_name(value)
+        if value and name is None:
+            raise ValueError("the name of a header such as x-client-ip is expected")
+        return name or ""
+
+    @field_validator("denials")
+    @classmethod
+    def _check_denials(cls, value: dict[str, Any]) -> dict[str, Any]:
+        HttpDenials(value)
+        return value
+
+    def http_denials(self) -> HttpDenials:
+        """What Envoy's clients are told of each denial."""
+        return HttpDenials(self.denials, uniform=self.denial_detail == "uniform")
 
     @model_validator(mode="after")
     def _check_listeners(self) -> Settings:

@@ -39,6 +39,11 @@ _DECISIONS_BY_REASON: Mapping[DenialReason | None, Counter] = {
     None: DECISIONS.labels("ALLOW", ""),
     **{reason: DECISIONS.labels("DENY", reason.name) for reason in DenialReason if reason},
 }
+MISCONFIGURED_CHECKS = Counter(
+    "latchgate_misconfigured_checks",
+    "Requests that Envoy asked about and that were denied because their route is not configured correctly.",
+    registry=REGISTRY,
+)
 STALE_DECISIONS = Counter(
     "latchgate_stale_decisions",
     "Decisions on cached state through an outage of the database, as on_database_loss = serve_cached allows.",
@@ -84,6 +89,7 @@ LEASE_EXPIRED = "replica_lease_expired"
 SERVING_STALE = "serving_stale"
 SERVING_FRESH = "serving_fresh"
 HOUSEKEEPING_FAILED = "housekeeping_failed"
+ROUTE_MISCONFIGURED = "route_misconfigured"
 
 
 @contextmanager

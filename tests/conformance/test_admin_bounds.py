@@ -37,6 +37,12 @@ UNTRIED = {
     "QUOTED_LENGTH": "of answers, see below",
     "GRACE_PERIOD_SECONDS": "see test_admin_rotation.py",
     "LEAKED_KEYS": "see test_admin_emergencies.py",
+    "CREDENTIAL_SOURCES": "of a setting, see unit/test_credential_sources.py",
+    "HEADER_NAME_LENGTH": "of settings, see unit/test_credential_sources.py",
+    "DENIAL_CODE_LENGTH": "of a setting, see unit/test_http_denials.py",
+    "DENIAL_MESSAGE_LENGTH": "of a setting, see unit/test_http_denials.py",
+    "IDENTITY_HEADERS_BYTES": "of the data plane, see test_check_routes.py",
+    "COST": "of the data plane, see test_check_routes.py",
 }
 
 

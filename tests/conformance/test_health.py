@@ -24,6 +24,7 @@ from tests.support.server import Admin, ServerProcess
 
 PORTS = ["verify", "admin"]
 SERVICES = {"verify": "latchgate.v1.VerifyService", "admin": "latchgate.v1.AdminService"}
+ENVOYS = "envoy.service.auth.v3.Authorization"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -91,12 +92,28 @@ def test_reflection_lists_the_services_of_a_port_and_describes_them(server: Serv
         listed = reflected(channel, list_services="").list_services_response.service
         assert {service.name for service in listed} == {
             SERVICES[port],
+            *([ENVOYS] if port == "verify" else []),
             "grpc.health.v1.Health",
             "grpc.reflection.v1alpha.ServerReflection",
         }
         found = reflected(channel, file_containing_symbol=SERVICES[port]).file_descriptor_response
         files = [FileDescriptorProto.FromString(file) for file in found.file_descriptor_proto]
         assert SERVICES[port].rpartition(".")[2] in {service.name for file in files for service in file.service}
+
+
+def test_reflection_describes_envoys_service(server: ServerProcess) -> None:
+    with grpc.insecure_channel(server.verify_address) as channel:
+        found = reflected(channel, file_containing_symbol=ENVOYS).file_descriptor_response
+        files = [FileDescriptorProto.FromString(file) for file in found.file_descriptor_proto]
+        (service,) = [service for file in files for service in file.service]
+        assert [(method.name, method.input_type) for method in service.method] == [
+            ("Check", ".latchgate.envoy.v1.CheckRequest")
+        ]
+
+
+def test_envoys_service_is_healthy_as_well(server: ServerProcess) -> None:
+    with grpc.insecure_channel(server.verify_address) as channel:
+        assert Health(channel).check(ENVOYS) == SERVING
 
 
 # How it comes.

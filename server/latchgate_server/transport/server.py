@@ -12,11 +12,15 @@ from typing import Any
 
 import grpc
 import uvloop
+from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from latchgate.v1 import admin_service_pb2, admin_service_pb2_grpc, verify_service_pb2
 from latchgate_server.transport.admin_service import AdminServicer
+from latchgate_server.transport.envoy_reflection import described_services
+from latchgate_server.transport.ext_authz import SERVICE as AUTHORIZATION_SERVICE
+from latchgate_server.transport.ext_authz import AuthorizationServicer
 from latchgate_server.transport.health_service import Health
 from latchgate_server.transport.verify_service import VerifyServicer
 
@@ -86,18 +90,19 @@ class Listener:
 class Server:
     """One listener with its services, its health and its end."""
 
-    def __init__(self, listener: Listener, service: str) -> None:
-        """service: the full name of its main service."""
+    def __init__(self, listener: Listener, *services: str, pool: DescriptorPool | None = None) -> None:
+        """services: their full names. pool: what reflection describes them by."""
         options = (*_OPTIONS, ("grpc.so_reuseport", int(listener.reuse_port)))
         self._server = _new_server(listener.transport, options)
         self._health = Health()
-        self._service = service
+        self._services = services
         self._wanted = listener.address
         self._transport = listener.transport
         self._is_stopping = False
         self.address = listener.address
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((service, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server, pool=pool)
 
     @property
     def registrar(self) -> grpc.aio.Server:
@@ -122,8 +127,9 @@ class Server:
         self._set_health(True)
 
     async def set_deciding(self, can_decide: bool) -> None:
-        """Turn the health of the main service alone."""
-        self._health.set(self._service, can_decide)
+        """Turn the health of the services alone, not that of the server as a whole."""
+        for service in self._services:
+            self._health.set(service, can_decide)
 
     async def set_draining(self) -> None:
         """Turn health to NOT_SERVING, for good."""
@@ -137,8 +143,8 @@ class Server:
         await self._server.stop(grace)
 
     def _set_health(self, is_serving: bool) -> None:
-        self._health.set("", is_serving)
-        self._health.set(self._service, is_serving)
+        for service in ("", *self._services):
+            self._health.set(service, is_serving)
 
 
 def _let_answers_leave(server: Any) -> None:
@@ -164,13 +170,16 @@ class _PatientFront:
         self._front.close()
 
 
-def verify_server(listener: Listener, servicer: VerifyServicer) -> Server:
+def verify_server(listener: Listener, servicer: VerifyServicer, authorization: AuthorizationServicer) -> Server:
     """The server of the data plane."""
-    server = Server(listener, VERIFY_SERVICE)
-    handlers = servicer.handlers()
-    generic = grpc.method_handlers_generic_handler(VERIFY_SERVICE, handlers)
-    server.registrar.add_generic_rpc_handlers((generic,))
-    server.registrar.add_registered_method_handlers(VERIFY_SERVICE, handlers)
+    server = Server(listener, VERIFY_SERVICE, AUTHORIZATION_SERVICE, pool=described_services())
+    for service, handlers in (
+        (VERIFY_SERVICE, servicer.handlers()),
+        (AUTHORIZATION_SERVICE, authorization.handlers()),
+    ):
+        generic = grpc.method_handlers_generic_handler(service, handlers)
+        server.registrar.add_generic_rpc_handlers((generic,))
+        server.registrar.add_registered_method_handlers(service, handlers)
     return server
 
 

@@ -1,0 +1,132 @@
+"""Envoy's external authorization: `Authorization/Check`, on the same decision as VerifyService.
+
+A call always ends in an answer: an RPC error would let the request in where Envoy is configured to fail open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+
+from latchgate.envoy.v1 import ext_authz_pb2
+from latchgate_server import observability
+from latchgate_server.core.credential_sources import CredentialSources, Found
+from latchgate_server.core.errors import CannotDecide
+from latchgate_server.core.http_denials import HttpDenials
+from latchgate_server.core.model import DenialReason, Question
+from latchgate_server.core.ports import Clock, KeyVerifier
+from latchgate_server.core.verification import Verification
+from latchgate_server.transport.check_request import Headers, RouteMisconfigured, client_address, route_needs
+from latchgate_server.transport.check_response import CheckResponses
+from latchgate_server.transport.errors import Context
+from latchgate_server.transport.rpc import report
+
+SERVICE = "envoy.service.auth.v3.Authorization"
+"""The name under which Envoy knows the service."""
+
+_METHOD = "Check"
+_PATIENCE_SECONDS = 10.0
+# What is kept of the time that Envoy allows, for the answer's way back.
+_MARGIN_SECONDS = 0.02
+_MARGIN_SHARE = 0.1
+_RETRY_SECONDS = 1.0
+_LOG_SECONDS = 60.0
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class EnvoyOptions:
+    """How Envoy's requests are read and answered.
+
+    client_ip_header: the header whose word on the client's address is taken, in lower case; empty: Envoy's peer.
+    """
+
+    sources: CredentialSources
+    denials: HttpDenials
+    client_ip_header: str
+
+
+class AuthorizationServicer:
+    """Translates, and nothing else."""
+
+    def __init__(self, verifier: KeyVerifier, options: EnvoyOptions, clock: Clock) -> None:
+        self._verifier = verifier
+        self._sources = options.sources
+        self._client_ip_header = options.client_ip_header
+        self._responses = CheckResponses(options.denials, options.sources.challenge)
+        self._clock = clock
+        self._silent_until = -_LOG_SECONDS
+
+    async def Check(self, request: ext_authz_pb2.CheckRequest, context: Context) -> bytes:  # noqa: N802 - Envoy's name
+        """Decide one request."""
+        headers = Headers(request.attributes.request.http)
+        is_grpc = False
+        try:
+            is_grpc = headers.is_grpc()
+            return await self._check(request.attributes, headers, context, is_grpc=is_grpc)
+        except RouteMisconfigured as error:
+            self._report_misconfigured(error)
+            return self._responses.misconfigured(is_grpc=is_grpc)
+        except TimeoutError:
+            observability.UNDECIDED.labels(grpc.StatusCode.DEADLINE_EXCEEDED.name).inc()
+            return self._responses.unavailable(_RETRY_SECONDS, is_grpc=is_grpc)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the answer is that nothing could be decided
+            report(_METHOD, error)
+            observability.UNDECIDED.labels(grpc.StatusCode.UNAVAILABLE.name).inc()
+            retry_after = error.retry_after if isinstance(error, CannotDecide) else _RETRY_SECONDS
+            return self._responses.unavailable(retry_after, is_grpc=is_grpc)
+
+    async def _check(
+        self, attributes: ext_authz_pb2.AttributeContext, headers: Headers, context: Context, *, is_grpc: bool
+    ) -> bytes:
+        needs = route_needs(attributes)
+        found = self._sources.find(headers.values, attributes.request.http.path)
+        if found.is_ambiguous:
+            observability.count_decision(DenialReason.INVALID_API_KEY)
+            return self._responses.ambiguous(is_grpc=is_grpc)
+        question = needs.question._replace(client_ip=client_address(attributes, headers, self._client_ip_header))
+        verification = self._verifier.verify_from_memory(found.credential, question)
+        if verification is None:
+            verification = await self._verify(found.credential, question, context)
+        return self._answer(verification, found, headers, is_grpc=is_grpc)
+
+    async def _verify(self, credential: str, question: Question, context: Context) -> Verification:
+        """Raises TimeoutError where the answer would come too late for Envoy."""
+        remaining: float | None = context.time_remaining()  # None where there is no deadline, whatever the stubs say
+        patience = min(_PATIENCE_SECONDS if remaining is None else remaining, _PATIENCE_SECONDS)
+        async with asyncio.timeout(patience - max(_MARGIN_SECONDS, patience * _MARGIN_SHARE)):
+            return await self._verifier.verify(credential, question)
+
+    def _answer(self, verification: Verification, found: Found, headers: Headers, *, is_grpc: bool) -> bytes:
+        if verification.denial_reason is None:
+            answer = self._responses.allowed(verification, found, headers.identity_headers())
+        else:
+            answer = self._responses.denied(verification, is_grpc=is_grpc)
+        observability.count_decision(verification.denial_reason)
+        return answer
+
+    def _report_misconfigured(self, error: RouteMisconfigured) -> None:
+        """Log it, but not for each request of a busy route."""
+        observability.MISCONFIGURED_CHECKS.inc()
+        now = self._clock.monotonic()
+        if now >= self._silent_until:
+            self._silent_until = now + _LOG_SECONDS
+            _log.error(observability.ROUTE_MISCONFIGURED, error=str(error))
+
+    def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+        """How the server shall call the service. Responses are serialised already."""
+        return {_METHOD: grpc.unary_unary_rpc_method_handler(self.Check, request_deserializer=_read)}
+
+
+def _read(serialised: bytes) -> ext_authz_pb2.CheckRequest:
+    """A request; where it is none, an empty one, which is denied."""
+    try:
+        return ext_authz_pb2.CheckRequest.FromString(serialised)
+    except DecodeError:
+        return ext_authz_pb2.CheckRequest()
