@@ -235,7 +235,9 @@ async def _start(settings: Settings, transport: Transport, stack: AsyncExitStack
 
     data_plane = _data_plane(settings, stack, database.loads, hasher, renewal)
     access = Access(data_plane.verifier, clock)
-    mutations = Mutations(database.store, access, peppers, Barrier(database.replicas, clock))
+    barrier = Barrier(database.replicas, clock)
+    stack.callback(barrier.close)
+    mutations = Mutations(database.store, access, peppers, barrier)
     use_cases = _use_cases(database.store, mutations, peppers, hasher, settings.key_prefix)
 
     following = asyncio.get_running_loop().create_task(data_plane.feed.run())

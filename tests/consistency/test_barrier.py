@@ -20,6 +20,8 @@ from latchgate_server.storage.feed_link import PostgresFeedLinks
 from latchgate_server.storage.replica_table import PostgresReplicaTable
 from tests.consistency.world import MachineClock, Stage, World, open_deployment, open_world
 
+TIMELINE = "the only one"
+
 
 @pytest.fixture
 async def world(database_url: str) -> AsyncIterator[World]:
@@ -29,7 +31,7 @@ async def world(database_url: str) -> AsyncIterator[World]:
 
 async def _begin_change(world: World) -> asyncio.Task[Propagation]:
     """Commit a change, and wait for it at the barrier."""
-    return await world.stage.start(world.barrier.wait(await world.sql("SELECT latchgate_begin_change()")))
+    return await world.stage.start(world.commit())
 
 
 async def _rows(world: World) -> set[str]:
@@ -75,7 +77,7 @@ async def test_a_replica_that_has_the_change_already_is_not_waited_for(world: Wo
     revision = await world.sql("SELECT latchgate_begin_change()")
     for replica in world.replicas:
         await replica.beat()
-    change = await world.stage.start(world.barrier.wait(revision))
+    change = await world.stage.start(world.barrier.wait(revision, await world.timeline()))
     assert change.result().replicas_confirmed == 2
 
 
@@ -178,28 +180,57 @@ async def test_the_row_of_a_replica_that_has_beaten_since_stays(world: World) ->
 # After a promotion ----------------------------------------------------------------------------------------------------
 
 
-async def test_after_a_promotion_a_mutation_waits_as_long_as_any_lease_and_later_ones_do_not(world: World) -> None:
+async def test_after_a_promotion_mutations_wait_together_as_long_as_any_lease_and_later_ones_do_not(
+    world: World,
+) -> None:
     await world.promote(*world.replicas)
     change = await _begin_change(world)
     await world.stage.advance(20.0)
     together = await _begin_change(world)
     await world.stage.advance(12.9)
     assert not change.done()
-    await world.stage.advance(0.2)
-    assert change.done()
     assert not together.done()
+    await world.stage.advance(0.2)
+    assert change.result().waited == pytest.approx(33.1)
+    assert together.result().waited == pytest.approx(13.1)
     assert (await _begin_change(world)).result().waited == 0.0
-    await world.stage.advance(20.0)
-    assert together.done()
 
 
-async def test_rows_that_a_promotion_lost_while_a_mutation_waited_are_waited_for(world: World) -> None:
+async def test_after_a_promotion_callers_with_less_patience_than_any_lease_get_through_in_the_end(world: World) -> None:
+    await world.promote(*world.replicas)
+    for _ in range(3):
+        impatient = await _begin_change(world)
+        await world.stage.advance(10.0)
+        assert not impatient.done()
+        impatient.cancel()
+        await asyncio.wait({impatient})
+    lucky = await _begin_change(world)
+    await world.stage.advance(3.1)
+    assert lucky.done()
+    assert (await _begin_change(world)).result().waited == 0.0
+
+
+async def test_a_change_that_a_promotion_may_have_lost_is_not_answered_as_if_it_stood(world: World) -> None:
+    """Before anything of the new timeline can be read as good news."""
     change = await _begin_change(world)
     await world.promote(*world.replicas)
-    await world.stage.advance(32.9)
-    assert not change.done()
-    await world.stage.advance(0.2)
-    assert change.result().leases_expired == 2
+    await world.stage.advance(0.05)
+    with pytest.raises(StoreUnavailable, match=r"failed over .* make it again"):
+        change.result()
+
+
+async def test_a_change_that_was_lost_before_the_rows_were_read_is_not_answered_as_if_it_stood(world: World) -> None:
+    """The next primary is even known to have all rows, and nobody serves there."""
+    world.table.hold = True
+    change = await _begin_change(world)
+    for replica in world.replicas:
+        await replica.stop()
+    world.replicas.clear()
+    await world.promote()
+    await world.sql("UPDATE trusted_timeline SET timeline = latchgate_timeline()")
+    await world.stage.resume(change)
+    with pytest.raises(StoreUnavailable, match="failed over"):
+        change.result()
 
 
 async def test_a_second_promotion_within_the_wait_for_the_first_is_waited_for_as_well(world: World) -> None:
@@ -214,9 +245,42 @@ async def test_a_second_promotion_within_the_wait_for_the_first_is_waited_for_as
     assert (await replica.verify(key)).denial_reason is None
     await world.promote(replica, noticed=False)
     await world.stage.advance(1.1)
-    assert not change.done()
-    await world.stage.advance(33.1)
-    assert change.done()
+    with pytest.raises(StoreUnavailable, match="failed over"):
+        change.result()
+    again = await _begin_change(world)
+    await world.stage.advance(32.9)
+    assert not again.done()
+    await world.stage.advance(0.2)
+    assert again.done()
+
+
+# Whose callers are gone -----------------------------------------------------------------------------------------------
+
+
+async def test_callers_with_less_patience_than_a_lease_wait_for_a_silent_replica_only_once(world: World) -> None:
+    first, _ = world.replicas
+    impatient = await _begin_change(world)
+    await first.beat()
+    await world.stage.advance(1.0)
+    impatient.cancel()
+    await asyncio.wait({impatient})
+    await world.stage.advance(32.1)
+    assert await _rows(world) == {first.replica_id}
+    change = await _begin_change(world)
+    await first.beat()
+    await world.stage.advance(0.05)
+    assert change.result().leases_expired == 0
+
+
+async def test_a_wait_whose_caller_is_gone_ends_with_the_process(world: World) -> None:
+    change = await _begin_change(world)
+    change.cancel()
+    await asyncio.wait({change})
+    assert world.barrier._waits
+    world.barrier.close()
+    async with asyncio.timeout(1.0):
+        while world.barrier._waits:
+            await asyncio.sleep(0)
 
 
 # Without the database -------------------------------------------------------------------------------------------------
@@ -224,20 +288,26 @@ async def test_a_second_promotion_within_the_wait_for_the_first_is_waited_for_as
 
 @dataclass
 class Rows:
-    """A ReplicaTable in memory, on a database that can go away."""
+    """A ReplicaTable in memory, on a database that can go away.
+
+    comes_back: with the first row that is to be forgotten.
+    """
 
     stage: Stage
     clock: MachineClock
     rows: list[Replica] = field(default_factory=list)
     expired: list[Replica] = field(default_factory=list)
     is_gone: bool = False
+    comes_back: bool = False
+    timeline: str = TIMELINE
 
     async def read(self) -> Replicas:
         self._ask()
-        return Replicas(list(self.rows), "the only one", is_complete=True)
+        return Replicas(list(self.rows), self.timeline, is_complete=True)
 
     async def expire(self, replica: Replica, timeline: str) -> None:
         self.expired.append(replica)
+        self.is_gone = self.is_gone and not self.comes_back
         self._ask()
 
     async def trust(self, timeline: str) -> None:
@@ -263,21 +333,39 @@ def table() -> Rows:
     return Rows(stage, MachineClock(stage), rows)
 
 
-async def test_a_mutation_whose_database_goes_away_waits_for_the_leases_and_returns(table: Rows) -> None:
-    change = await table.stage.start(Barrier(table, table.clock).wait(6))
+async def test_a_mutation_whose_database_goes_away_waits_for_the_leases_and_is_not_sure_that_it_stands(
+    table: Rows,
+) -> None:
+    change = await table.stage.start(Barrier(table, table.clock).wait(6, TIMELINE))
     table.is_gone = True
     await table.stage.advance(11.1)
     assert not change.done()
     await table.stage.advance(21.8)
     assert not change.done()
     await table.stage.advance(0.2)
-    propagation = change.result()
-    assert (propagation.replicas_confirmed, propagation.leases_expired) == (0, 2)
+    with pytest.raises(StoreUnavailable, match="still stands; make it again"):
+        change.result()
     assert [replica.replica_id for replica in table.expired] == ["b", "a"]
 
 
+@pytest.mark.parametrize(("timeline", "stands"), [(TIMELINE, True), ("another one", False)])
+async def test_a_mutation_whose_database_comes_back_as_the_leases_end_looks_whether_it_stands(
+    timeline: str, stands: bool, table: Rows
+) -> None:
+    change = await table.stage.start(Barrier(table, table.clock).wait(6, TIMELINE))
+    table.is_gone = True
+    table.timeline = timeline
+    table.comes_back = True
+    await table.stage.advance(33.1)
+    if stands:
+        assert (change.result().replicas_confirmed, change.result().leases_expired) == (0, 2)
+    else:
+        with pytest.raises(StoreUnavailable, match="failed over"):
+            change.result()
+
+
 async def test_a_mutation_whose_database_comes_back_hears_of_acknowledgements_again(table: Rows) -> None:
-    change = await table.stage.start(Barrier(table, table.clock).wait(6))
+    change = await table.stage.start(Barrier(table, table.clock).wait(6, TIMELINE))
     table.is_gone = True
     await table.stage.advance(5.0)
     table.is_gone = False
@@ -289,7 +377,7 @@ async def test_a_mutation_whose_database_comes_back_hears_of_acknowledgements_ag
 async def test_a_mutation_that_cannot_read_the_rows_does_not_return_as_if_it_had_waited(table: Rows) -> None:
     table.is_gone = True
     with pytest.raises(StoreUnavailable):
-        await Barrier(table, table.clock).wait(6)
+        await Barrier(table, table.clock).wait(6, TIMELINE)
 
 
 # Hearing of acknowledgements ------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from hypothesis.stateful import (
 )
 
 from latchgate_server.admin.barrier import Propagation
+from latchgate_server.core.errors import StoreUnavailable
 from latchgate_server.core.model import DenialReason, Key, KeyState, Role, Tenant
 from latchgate_server.core.verification import Verification
 from latchgate_server.hashing import NewCredential
@@ -99,6 +100,13 @@ class Held:
     since: int
 
 
+class Waiting(NamedTuple):
+    """A mutation at the barrier: the index of the state that it led to, and how many promotions there were by then."""
+
+    state: int
+    promotions: int
+
+
 # What may happen ------------------------------------------------------------------------------------------------------
 
 LEASES_AND_RATES = ((LEASE, 0.85), (LEASE * 2 / 3, 1.05))
@@ -148,7 +156,8 @@ class Replicas(RuleBasedStateMachine):
         self.states = [Model()]
         self.returned = 0
         self.revision = 0
-        self.waiting: dict[asyncio.Task[Any], int] = {}
+        self.waiting: dict[asyncio.Task[Any], Waiting] = {}
+        self.promotions = 0
         self.held: dict[Replica, Held] = {}
         self.numbers = itertools.count()
 
@@ -202,7 +211,7 @@ class Replicas(RuleBasedStateMachine):
         self.world.table.hold = race.trouble == "slow mutator"
         self.states.append(after)
         task = self.run(self.world.stage.start(mutation))
-        self.waiting[task] = len(self.states) - 1
+        self.waiting[task] = Waiting(len(self.states) - 1, self.promotions)
         if race.trouble == "prune":
             self.prune()
         self.come_to(race.number, race.after)
@@ -290,7 +299,8 @@ class Replicas(RuleBasedStateMachine):
 
     async def _type(self, statement: str, *arguments: object) -> Propagation:
         await self.world.sql(statement, *arguments)
-        return await self.world.barrier.wait(await self.world.sql("SELECT revision FROM revision_clock"))
+        revision = await self.world.sql("SELECT revision FROM revision_clock")
+        return await self.world.barrier.wait(revision, await self.world.timeline())
 
     # Replicas, connections, time ------------------------------------------------------------------------------------
 
@@ -339,6 +349,7 @@ class Replicas(RuleBasedStateMachine):
 
     @rule(lost=st.sets(REPLICAS), noticed=st.booleans())
     def promote(self, lost: set[int], noticed: bool) -> None:
+        self.promotions += 1
         self.run(self.world.promote(*(self.world.replicas[number] for number in lost), noticed=noticed))
 
     @rule()
@@ -349,7 +360,7 @@ class Replicas(RuleBasedStateMachine):
     @rule()
     def let_all_return(self) -> None:
         for task in list(self.waiting):
-            self.run(self.world.returned(task))
+            self.run(self.world.come_to_an_end(task))
 
     @precondition(lambda self: self.waiting)
     @rule()
@@ -410,12 +421,14 @@ class Replicas(RuleBasedStateMachine):
 
     @invariant()
     def every_decision_that_starts_now_knows_what_has_returned(self) -> None:
-        for task, state in list(self.waiting.items()):
+        for task, waiting in list(self.waiting.items()):
             if task.done():
                 del self.waiting[task]
+                if isinstance(task.exception(), StoreUnavailable) and waiting.promotions < self.promotions:
+                    continue  # the change stands, but its caller was told that it may be lost
                 result = task.result()
                 propagation = result[-1] if isinstance(result, tuple) else result
-                self.returned = max(self.returned, state)
+                self.returned = max(self.returned, waiting.state)
                 self.revision = max(self.revision, propagation.revision)
         self.run(self._decide_everywhere())
 

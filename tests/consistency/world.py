@@ -15,13 +15,14 @@ import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import asyncpg
 
 from latchgate_server.admin.access import Access, Caller
-from latchgate_server.admin.barrier import Barrier
+from latchgate_server.admin.barrier import Barrier, Propagation
 from latchgate_server.admin.first_administrator import FirstAdministrator
 from latchgate_server.admin.keys import Keys
 from latchgate_server.admin.mutations import Mutations
@@ -62,14 +63,21 @@ _WALL = 1_000_000_000.0  # years before the database's: no decision here may com
 
 T = TypeVar("T")
 
+_started: ContextVar[asyncio.Task[Any] | None] = ContextVar("_started", default=None)
+"""What the test started, for all tasks that came of it."""
+
 
 @dataclass(slots=True)
 class _Halt:
-    """Where a task stands still, and until when, unless the test lets it go on before."""
+    """Where a task stands still, and until when, unless the test lets it go on before.
+
+    of: what the test started, and so waits for; the task itself, or one that had it do part of its work.
+    """
 
     where: str
     until: float
     go: asyncio.Future[None]
+    of: asyncio.Task[Any]
 
 
 class Stage:
@@ -84,7 +92,7 @@ class Stage:
         """Called by what is tested: stand still until the test goes on, or until that time has come."""
         task = asyncio.current_task()
         assert task is not None
-        halt = _Halt(where, until, asyncio.get_running_loop().create_future())
+        halt = _Halt(where, until, asyncio.get_running_loop().create_future(), _started.get() or task)
         self._halts[task] = halt
         self._moved.set()
         try:
@@ -95,8 +103,8 @@ class Stage:
 
     def where(self, task: asyncio.Task[Any]) -> str:
         """Where the task stands still; empty while it moves or once it has ended."""
-        halt = self._halts.get(task)
-        return halt.where if halt else ""
+        halted = self._halted(task)
+        return self._halts[halted].where if halted else ""
 
     def halted_at(self, where: str) -> asyncio.Task[Any] | None:
         """A task that stands still there."""
@@ -104,24 +112,36 @@ class Stage:
 
     async def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run work until it has ended or stands still."""
-        task = asyncio.get_running_loop().create_task(work)
+
+        async def started() -> T:
+            _started.set(asyncio.current_task())
+            return await work
+
+        task = asyncio.get_running_loop().create_task(started())
         await self.settle(task)
         return task
 
     async def resume(self, task: asyncio.Task[Any], error: Exception | None = None) -> None:
         """Let a task go on, or fail where it stands, until it has ended or stands still again."""
-        halt = self._halts.pop(task)
+        halted = self._halted(task)
+        assert halted is not None
+        halt = self._halts.pop(halted)
         if error is None:
             halt.go.set_result(None)
         else:
             halt.go.set_exception(error)
-        await self.settle(task)
+        # What was started may be cancelled, and a part of its work go on.
+        await self.settle(halted if halt.of.done() else halt.of)
+
+    def _halted(self, task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
+        """The task that stands still: itself, or one that it started for a part of its work."""
+        return next((halted for halted, halt in self._halts.items() if task in (halted, halt.of)), None)
 
     async def settle(self, task: asyncio.Task[Any], unless: Callable[[], bool] = lambda: False) -> None:
         """Return once the task has ended or stands still, or `unless` is true."""
         task.add_done_callback(lambda _: self._moved.set())
         async with asyncio.timeout(_REAL_SECONDS):
-            while not (task.done() or task in self._halts or unless()):
+            while not (task.done() or self._halted(task) or unless()):
                 self._moved.clear()
                 await self._moved.wait()
 
@@ -460,6 +480,15 @@ class World:
         await self.sql(_TIMELINE.format(next(self.deployment.numbers)))
         await self.sql("DELETE FROM replicas WHERE replica_id = ANY ($1)", [replica.replica_id for replica in lost])
 
+    async def commit(self) -> Propagation:
+        """Commit a change of nothing, and wait for it at the barrier."""
+        revision = await self.sql("SELECT latchgate_begin_change()")
+        return await self.barrier.wait(revision, await self.timeline())
+
+    async def timeline(self) -> str:
+        """The one that the database is on."""
+        return str(await self.sql("SELECT latchgate_timeline()"))
+
     # Mutations ------------------------------------------------------------------------------------------------------
 
     def change(self, verb: str, key_id: str) -> Coroutine[Any, Any, Any]:
@@ -483,6 +512,11 @@ class World:
 
     async def returned(self, mutation: asyncio.Task[T]) -> T:
         """Let every replica beat, and time pass, until a mutation returns."""
+        await self.come_to_an_end(mutation)
+        return mutation.result()
+
+    async def come_to_an_end(self, mutation: asyncio.Task[Any]) -> None:
+        """Likewise, or until it fails."""
         if self.stage.where(mutation) == "before rows":
             await self.stage.resume(mutation)
         for _ in range(100):
@@ -491,7 +525,7 @@ class World:
                     await replica.beat()
             if not mutation.done():
                 await self.stage.advance(1.0)
-        return mutation.result()
+        assert mutation.done()
 
 
 @asynccontextmanager

@@ -54,4 +54,4 @@ class Mutations:
             await trail.write()
             # What changed nothing waits for the state that it found, which others may not have applied yet.
             revision = transaction.revision - 1 if trail.is_empty else transaction.revision
-        return result, await self._barrier.wait(revision)
+        return result, await self._barrier.wait(revision, transaction.timeline)

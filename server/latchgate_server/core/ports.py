@@ -196,6 +196,11 @@ class Transaction(Protocol):
         ...
 
     @property
+    def timeline(self) -> str:
+        """The history of the database that this change becomes part of; each promotion begins another."""
+        ...
+
+    @property
     def time(self) -> datetime:
         """The database's time when the lock was taken."""
         ...

@@ -41,7 +41,7 @@ SELECT key_id_tag_key FROM deployment
 
 -- name: begin_change
 -- Takes the revision clock; the first statement of every mutation. One row.
-SELECT latchgate_begin_change() AS revision, clock_timestamp() AS time
+SELECT latchgate_begin_change() AS revision, latchgate_timeline() AS timeline, clock_timestamp() AS time
 
 -- name: current_revision
 -- The revision of this statement's snapshot. One row.

@@ -31,7 +31,7 @@ class PostgresStore:
             async with self._pool.acquire(timeout=self._patience) as connection, connection.transaction():
                 row = await connection.fetchrow(SQL["begin_change"])
                 assert row is not None, "begin_change always returns a row"
-                yield PostgresTransaction(connection, row["revision"], row["time"], self._patience)
+                yield PostgresTransaction(connection, row, self._patience)
 
     async def key_id_tag_key(self) -> bytes:
         """The key of the tag in key ids."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
+import asyncpg
+
 from latchgate_server.core.model import Key, Plan, Role, SecretHash, Tenant
 from latchgate_server.core.ports import AuditEvent
 from latchgate_server.storage.failures import told_plainly
@@ -17,10 +19,12 @@ from latchgate_server.storage.rows import limits_to
 class PostgresTransaction:
     """One mutation in progress; made by PostgresStore.change."""
 
-    def __init__(self, connection: Connection, revision: int, time: datetime, patience: float) -> None:
+    def __init__(self, connection: Connection, began: asyncpg.Record, patience: float) -> None:
+        """began: what the statement `begin_change` returned."""
         self._connection = connection
-        self.revision = revision
-        self.time = time
+        self.revision: int = began["revision"]
+        self.timeline: str = began["timeline"]
+        self.time: datetime = began["time"]
         self.read = PostgresReader(connection, patience)
 
     async def insert_tenant(self, tenant: Tenant) -> None:
