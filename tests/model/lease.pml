@@ -3,11 +3,12 @@
  * What must hold: no decision that starts after RevokeKey returned is made from memory on the old record.
  *
  * Every process may pause before each of its steps for as long as it likes. That covers slow networks, stopped
- * processes and lost notifications: a NOTIFY only makes a beat start sooner, so it has no step of its own. Time passes
- * in ticks and has no end, for no clock is read: whatever waits for a time is kept as the ticks that are left. Every
+ * processes and lost notifications: a NOTIFY only makes a replica glance at the changes, which it may do at any time, so
+ * it has no step of its own. Time passes in ticks and has no end, for no clock is read: whatever waits for a time is kept as the ticks that are left. Every
  * machine has a clock of its own, which may fall one tick behind and catch up again. The margins are for that.
  *
- * Taken for granted: what a promotion loses was all committed after the revocation, and nobody reaches the old primary.
+ * Taken for granted: what a promotion loses once RevokeKey has returned was all committed after the revocation, and
+ * nobody reaches the old primary. Before that it may lose the revocation, and RevokeKey is called again.
  *
  * Each of these, given to spin as -D…, breaks one rule, and must fail the assertion:
  *   SWAP_BEAT         a beat reads the changes before its row is there
@@ -22,6 +23,8 @@
  *   JOIN_LOADS        a request without a lease uses a load that was sent before the request began
  *   LEAVE_EARLY       a replica deregisters before it gives up its lease
  *   TRUST_ROWS        a mutator trusts the rows that a promotion left
+ *   TRUST_COMMIT      a mutator does not ask whether it still reads from the timeline of its commit
+ *   GLANCE_RENEWS     a glance renews the lease
  */
 #ifndef N
 #define N 1               /* replicas */
@@ -75,7 +78,7 @@ bit timeline = 0;
 bool trusted = true;      /* whether its rows are known to be whole */
 bool row[N];
 byte row_applied[N];
-bool kept[N];             /* the row was there when the revocation committed; a promotion after that keeps both */
+bool kept[N];             /* the row was there when the revocation committed; a promotion that keeps that keeps it */
 
 bool returned = false;    /* RevokeKey has */
 
@@ -131,6 +134,12 @@ proctype replica(byte me) {
   do
   /* A beat. */
   :: d_step { next == CLOCK -> age[me] = 0; next = AFTER_CLOCK }
+  /* A glance at the changes: what a beat does, but for its row and its lease. */
+#ifdef GLANCE_RENEWS
+  :: d_step { next == CLOCK -> age[me] = 0; next = READ }
+#else
+  :: d_step { next == CLOCK -> next = READ }
+#endif
   :: d_step { next == UPSERT && fed == timeline -> row[me] = true; row_applied[me] = applied; next = AFTER_UPSERT }
   :: d_step { next == READ && fed == timeline -> seen = revision; next = AFTER_READ }
   :: d_step { next == APPLY ->
@@ -194,13 +203,27 @@ proctype replica(byte me) {
   od
 }
 
+#ifdef TRUST_COMMIT
+#define LOST false
+#else
+#define LOST (on != timeline)
+#endif
+
 proctype revoke() {
   byte i = 0, mine = 0;
+  bit on = 0;             /* the timeline that it committed on */
   bool waits[N];
-  d_step {                                                            /* commit */
-    revoked = true; revision++; mine = revision;
-    do :: i < N -> kept[i] = row[i]; i++ :: else -> break od;
-    i = 0 }
+commit:
+  atomic {                                                            /* or find that it is revoked already */
+    i = 0; left = 0; on = timeline;
+    if
+    :: !revoked ->
+       revoked = true; revision++;
+       do :: i < N -> kept[i] = row[i]; i++ :: else -> break od;
+       i = 0
+    :: else
+    fi;
+    mine = revision }
 #ifndef NO_WAIT
   do                                                                  /* read the rows, and only then the clock */
 #ifdef TRUST_ROWS
@@ -208,16 +231,18 @@ proctype revoke() {
 #else
   :: atomic { !trusted -> left = WAIT }                               /* the longest lease that there may be */
      atomic { left == 0 -> trusted = true }
-  :: d_step { trusted ->
+  :: d_step { trusted && !LOST ->
 #endif
        left = WAIT;
        do :: i < N -> waits[i] = row[i]; i++ :: else -> break od;
        i = 0 }
      break
+  :: LOST -> goto commit
   od;
   do
   :: i < N ->
      if
+     :: LOST -> goto commit
      :: !waits[i]
      :: row[i] && row_applied[i] >= mine
      :: !row[i]                                                       /* deregistered */
@@ -227,7 +252,10 @@ proctype revoke() {
   :: else -> break
   od;
 #endif
-  returned = true
+  if
+  :: LOST -> goto commit
+  :: atomic { !LOST -> returned = true }
+  fi
 }
 
 #if PROMOTIONS
@@ -235,7 +263,14 @@ active proctype promotion() {
   byte i = 0;
   atomic {
     timeline = 1; trusted = false;
-    if :: !revoked -> revision = 0 :: true fi;
+    if
+    :: !revoked -> revision = 0
+    :: revoked && !returned ->
+       revoked = false; revision = 0;
+       do :: i < N -> kept[i] = false; i++ :: else -> break od;
+       i = 0
+    :: true
+    fi;
     do
     :: i < N ->
        if

@@ -6,7 +6,8 @@
  * Pauses and time are as in lease.pml, but all clocks run alike here; lease.pml shows what happens where they do not.
  *
  * Taken for granted: what a promotion loses was all committed after the last revocation, nobody reaches the old
- * primary, and no two beats on one timeline have the same number.
+ * primary, and no two beats on one timeline have the same number. A mutator that finds another timeline than that of its
+ * commit gives up; here it goes on, like the caller who then repeats it. lease.pml has the commits that are lost.
  *
  * Each of these, given to spin as -D…, breaks one rule, and must fail the assertion:
  *   SWAP_BEAT         a beat reads the changes before its row is there
@@ -81,6 +82,7 @@ active proctype replica() {
   do
   /* A beat. */
   :: d_step { next == CLOCK -> age = 0; next = AFTER_CLOCK }
+  :: d_step { next == CLOCK -> next = READ }                          /* a glance: a look without a beat */
   :: d_step { next == UPSERT && fed == timeline ->
        row = true; row_applied = applied;
        remembered[0] = false; remembered[1] = false;

@@ -140,7 +140,7 @@ proctype replica(byte me) {
   mtype next = CLOCK;
   bit seen = 0;
   do
-  /* A beat, and what a new feed connection does: it reads the revision and evicts, but renews no lease. */
+  /* A beat; and what a glance and a new feed connection do: to read the revision and evict, and renew no lease. */
   :: d_step { me == 0 && next == CLOCK -> age = 0; seen = revision; next = APPLY }
 #ifdef SILENT_RESTART
   :: me == 0 && next == CLOCK -> applied[me] = revision
