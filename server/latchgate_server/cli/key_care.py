@@ -13,12 +13,13 @@ from latchgate.v1 import admin_service_pb2 as pb
 from latchgate.v1 import decision_pb2, verify_service_pb2
 from latchgate_server.cli import options, text
 from latchgate_server.cli.failures import USAGE, fail
-from latchgate_server.cli.key_file import keep, new_secret_file
-from latchgate_server.cli.key_states import KeyId, confirm
+from latchgate_server.cli.key_file import keep, new_secret_file, tell_key_string
+from latchgate_server.cli.key_states import KeyId
 from latchgate_server.cli.key_views import STATES, State, details
 from latchgate_server.cli.output import Column, Format, Output, print_json, print_list, print_one, remark
 from latchgate_server.cli.parsing import duration_from, tags_from, time_from
-from latchgate_server.cli.remote import administration
+from latchgate_server.cli.remote import Admin, administration
+from latchgate_server.cli.updates import confirm
 from latchgate_server.system import SystemClock
 
 
@@ -39,27 +40,46 @@ def rotate(
     expire_time: Annotated[
         str | None, typer.Option("--expire-time", metavar="TIME", help="The new key's end; without: as the old one's.")
     ] = None,
+    request_id: Annotated[
+        str, typer.Option("--request-id", metavar="UUID", help="Repeating the command with it makes no second key.")
+    ] = "",
     key_file: Annotated[
-        Path, typer.Option("--key-file", metavar="FILE", help="A new file for the new key string, for you alone.")
-    ],
+        Path | None, typer.Option("--key-file", metavar="FILE", help="A new file for the key string, for you alone.")
+    ] = None,
     output: Output = Format.TABLE,
 ) -> None:
-    """Make a key's successor, alike in all but the secret, and let the old key live for a while."""
+    """Make a key's successor, alike in all but the secret, and let the old key live for a while.
+
+    The new key string is told this once, or goes to the --key-file.
+    """
     now = SystemClock().now()
     request = pb.RotateKeyRequest(
         key_id=key_id,
         grace_period=Duration() if grace in ("0", "0s") else duration_from(grace, "--grace"),
         expire_time=time_from(expire_time, "--expire-time", now) if expire_time else None,
+        request_id=request_id,
     )
-    with administration() as admin, new_secret_file(key_file) as file:
-        response = admin.change(admin.stub.RotateKey, request)
-        keep(response.key_string, file, key_file, response.key.key_id)
-    response.ClearField("key_string")
+    with administration() as admin:
+        if key_file is None:
+            response = admin.change(admin.stub.RotateKey, request)
+        else:
+            response = _rotate_into(key_file, admin, request)
     print_one(output, response, details(response.key, now))
     if output is Format.TABLE:
+        if key_file is None:
+            tell_key_string(response.key_string)
         end = "revoked" if not request.grace_period.ToMicroseconds() else f"valid for another {grace}"
-        remark(f"the old key {key_id} is {end}; the new key string is in {key_file}")
+        remark(f"the old key {key_id} is {end}" + (f"; the new key string is in {key_file}" if key_file else ""))
         remark(text.travelled(response.propagation))
+
+
+def _rotate_into(path: Path, admin: Admin, request: pb.RotateKeyRequest) -> pb.RotateKeyResponse:
+    """Rotate a key with the new key string in a file, and return the response without it."""
+    with new_secret_file(path) as file:
+        response = admin.change(admin.stub.RotateKey, request)
+        keep(response.key_string, file, path, response.key.key_id)
+    response.ClearField("key_string")
+    return response
 
 
 def explain(
@@ -106,6 +126,15 @@ def revoke_all(  # noqa: PLR0913 - its parameters are the command's
     state: Annotated[
         list[State] | None, typer.Option("--state", metavar="STATE", help="Active or disabled; repeatable.")
     ] = None,
+    expires_before: Annotated[
+        str | None, typer.Option("--expires-before", metavar="TIME", help="Expiring before then, such as 30d.")
+    ] = None,
+    rotation_due_before: Annotated[
+        str | None, typer.Option("--rotation-due-before", metavar="TIME", help="Due for rotation before then.")
+    ] = None,
+    search: Annotated[
+        str, typer.Option("--search", metavar="TEXT", help="In name or description, or at the start of the key id.")
+    ] = "",
     reason: options.Reason = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only count what would be revoked.", show_default=False)
@@ -114,6 +143,7 @@ def revoke_all(  # noqa: PLR0913 - its parameters are the command's
     output: Output = Format.TABLE,
 ) -> None:
     """Revoke every key that matches, for good. At least one filter is needed."""
+    now = SystemClock().now()
     matching = pb.KeyFilter(
         tenant_id=tenant,
         owner=owner,
@@ -121,6 +151,11 @@ def revoke_all(  # noqa: PLR0913 - its parameters are the command's
         environment=environment,
         tags=tags_from(tag or ()),
         states=[STATES[name] for name in state or ()],
+        expires_before=time_from(expires_before, "--expires-before", now) if expires_before else None,
+        rotation_due_before=time_from(rotation_due_before, "--rotation-due-before", now)
+        if rotation_due_before
+        else None,
+        search=search,
     )
     if matching == pb.KeyFilter():
         fail("which keys? `latchgate keys revoke-all --help` shows the filters", USAGE)

@@ -1,4 +1,4 @@
-"""The file that a new key string goes to."""
+"""Where a new key string goes: a file for its owner alone, or standard output, once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from latchgate_server.cli.failures import fail
+from latchgate_server.cli.output import remark
 
 
 @contextmanager
@@ -34,8 +35,18 @@ def new_secret_file(path: Path) -> Iterator[TextIO]:
         raise
 
 
+def tell_key_string(key_string: str) -> None:
+    """Print a key string on a line of its own, for in a table it could be wrapped; or say why there is none."""
+    if key_string:
+        print(f"\nThe key string, told this once:\n{key_string}")
+    else:
+        remark("created by an earlier command with this --request-id; its key string is not told again")
+
+
 def keep(key_string: str, file: TextIO, path: Path, key_id: str) -> None:
-    """Write a key string that was just told to its file. Where that fails the command ends, naming the key."""
+    """Write a key string that was just told to its file. Where there is none, or that fails, the command ends."""
+    if not key_string:
+        fail(f"{key_id} was created by an earlier command with this --request-id; its key string is not told again")
     try:
         print(key_string, file=file, flush=True)
     except OSError as error:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from latchgate.v1 import admin_service_pb2 as pb
 from latchgate_server.cli import options
-from latchgate_server.cli.failures import FAILED, USAGE, fail
 from latchgate_server.cli.key_views import details
-from latchgate_server.cli.output import Format, Output, print_change, print_json, remark
+from latchgate_server.cli.output import Format, Output, print_change, print_deletion
 from latchgate_server.cli.remote import administration
-from latchgate_server.cli.text import travelled
+from latchgate_server.cli.updates import confirm
 from latchgate_server.system import SystemClock
 
 
@@ -69,18 +67,4 @@ def delete(key_id: KeyId, reason: options.Reason = "", yes: options.Yes = False,
     confirm(f"Delete {key_id}? It cannot be recovered.", yes)
     with administration() as admin:
         response = admin.change(admin.stub.DeleteKey, pb.DeleteKeyRequest(key_id=key_id, reason=reason))
-    if output is Format.JSON:
-        print_json(response)
-        return
-    print(f"deleted {key_id}")
-    remark(travelled(response.propagation))
-
-
-def confirm(question: str, yes: bool) -> None:
-    """Ask on a terminal. Where there is nobody to ask, --yes has to say so."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        fail("this cannot be undone, and there is no terminal to ask on: add --yes", USAGE)
-    if not typer.confirm(question, err=True):
-        fail("nothing was changed", FAILED)
+    print_deletion(output, response, key_id, response.propagation)

@@ -13,7 +13,7 @@ from latchgate.v1 import admin_service_pb2 as pb
 from latchgate_server.cli import key_care, key_fields, key_states, options, text
 from latchgate_server.cli.failures import USAGE, fail
 from latchgate_server.cli.key_fields import CLEARED, Clearable, Grants, Restrictions, Words, key_from
-from latchgate_server.cli.key_file import keep, new_secret_file
+from latchgate_server.cli.key_file import keep, new_secret_file, tell_key_string
 from latchgate_server.cli.key_states import KeyId
 from latchgate_server.cli.key_views import COLUMNS, STATES, State, details, row
 from latchgate_server.cli.output import Format, Output, print_change, print_json, print_one, print_page, remark
@@ -74,10 +74,7 @@ def _create_into(path: Path, admin: Admin, request: pb.CreateKeyRequest) -> pb.C
     """Create a key with its key string in a file, and return the response without it."""
     with new_secret_file(path) as file:
         response = admin.change(admin.stub.CreateKey, request)
-        key_id = response.key.key_id
-        if not response.key_string:
-            fail(f"{key_id} was created by an earlier command with this --request-id; its key string is not told again")
-        keep(response.key_string, file, path, key_id)
+        keep(response.key_string, file, path, response.key.key_id)
     response.ClearField("key_string")
     return response
 
@@ -86,10 +83,7 @@ def _tell(output: Format, response: pb.CreateKeyResponse) -> None:
     """Print the key, and its key string on a line of its own: in a table it could be wrapped."""
     print_one(output, response, details(response.key, SystemClock().now()))
     if output is Format.TABLE:
-        if response.key_string:
-            print(f"\nThe key string, told this once:\n{response.key_string}")
-        else:
-            remark("created by an earlier command with this --request-id; its key string is not told again")
+        tell_key_string(response.key_string)
         remark(text.travelled(response.propagation))
 
 

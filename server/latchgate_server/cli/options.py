@@ -30,6 +30,7 @@ TenantLimits = Annotated[
 ]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the audit log.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.", show_default=False)]
+CLEAR_HELP = "Empty what the option OPTION sets, such as name; repeatable."
 Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="At most so many; all without it.")]
 PageToken = Annotated[
     str,

@@ -135,6 +135,15 @@ def print_change(output: Format, response: Message, rows: Rows, propagation: adm
         remark(travelled(propagation))
 
 
+def print_deletion(output: Format, response: Message, what: str, propagation: admin_service_pb2.Propagation) -> None:
+    """Print that something is gone. what: its id."""
+    if output is Format.JSON:
+        print_json(response)
+        return
+    print(f"deleted {printable(what)}")
+    remark(travelled(propagation))
+
+
 def print_page(
     output: Format, response: Message, columns: Sequence[Column], rows: Iterable[Sequence[str]], more: str
 ) -> None:

@@ -2,20 +2,51 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from latchgate.v1 import admin_service_pb2 as pb
 from latchgate.v1 import tenant_pb2
-from latchgate_server.cli import options, text
-from latchgate_server.cli.output import Column, Format, Output, Rows, print_change, print_one, print_page
+from latchgate_server.cli import key_fields, options, text
+from latchgate_server.cli.output import (
+    Column,
+    Format,
+    Output,
+    Rows,
+    print_change,
+    print_deletion,
+    print_one,
+    print_page,
+)
 from latchgate_server.cli.parsing import claims_from
 from latchgate_server.cli.remote import administration
+from latchgate_server.cli.updates import Etag, changes, confirm
 
 app = typer.Typer(help="Roles: named sets of permissions that keys hold.", no_args_is_help=True)
 
+RoleId = Annotated[str, typer.Argument(metavar="ROLE", help="The role's id.")]
+Whose = Annotated[
+    str, typer.Option("--tenant", metavar="TENANT", help="Whose role; without: your own tenant's or every one's.")
+]
+_FIELDS = {
+    "name": "display_name",
+    "description": "description",
+    "permission": "permissions",
+    "allow-act-as": "allow_act_as",
+    "claims": "claims",
+}
 _COLUMNS = [Column("role", whole=True), Column("tenant"), Column("name"), Column("act as"), Column("permissions")]
+
+
+class Clearable(StrEnum):
+    """What `--clear` can name."""
+
+    NAME = "name"
+    DESCRIPTION = "description"
+    PERMISSION = "permission"
+    CLAIMS = "claims"
 
 
 @app.command()
@@ -50,14 +81,7 @@ def create(
 
 
 @app.command()
-def get(
-    role_id: Annotated[str, typer.Argument(metavar="ROLE", help="The role's id.")],
-    tenant: Annotated[
-        str,
-        typer.Option("--tenant", metavar="TENANT", help="Whose role; without: your own tenant's or every one's."),
-    ] = "",
-    output: Output = Format.TABLE,
-) -> None:
+def get(role_id: RoleId, tenant: Whose = "", output: Output = Format.TABLE) -> None:
     """Show a role."""
     with administration() as admin:
         response = admin.read(admin.stub.GetRole, pb.GetRoleRequest(role_id=role_id, tenant_id=tenant))
@@ -79,6 +103,50 @@ def list_(
     with administration() as admin:
         response = admin.read_list(admin.stub.ListRoles, request, lambda page: page.roles, limit)
     print_page(output, response, _COLUMNS, [_row(role) for role in response.roles], response.next_page_token)
+
+
+@app.command()
+def update(  # noqa: PLR0913 - its parameters are the command's
+    role_id: RoleId,
+    *,
+    tenant: Whose = "",
+    name: key_fields.Name = None,
+    description: key_fields.Description = None,
+    permission: options.Permissions = None,
+    allow_act_as: Annotated[
+        bool | None,
+        typer.Option("--allow-act-as/--no-allow-act-as", help="Whether keys with it may name the user they act as."),
+    ] = None,
+    claims: options.Claims = None,
+    clear: Annotated[list[Clearable] | None, typer.Option("--clear", metavar="OPTION", help=options.CLEAR_HELP)] = None,
+    etag: Etag = "",
+    output: Output = Format.TABLE,
+) -> None:
+    """Change what the options name, and nothing else, for every key that holds the role.
+
+    A repeatable option replaces all that was there.
+    """
+    given = {
+        "name": name,
+        "description": description,
+        "permission": permission,
+        "allow-act-as": allow_act_as,
+        "claims": None if claims is None else claims_from(claims),
+    }
+    values, mask = changes(_FIELDS, given, clear or (), "roles update")
+    role = tenant_pb2.Role(role_id=role_id, tenant_id=tenant, etag=etag, **values)
+    with administration() as admin:
+        response = admin.change(admin.stub.UpdateRole, pb.UpdateRoleRequest(role=role, update_mask=mask))
+    print_change(output, response, _details(response.role), response.propagation)
+
+
+@app.command()
+def delete(role_id: RoleId, *, tenant: Whose = "", yes: options.Yes = False, output: Output = Format.TABLE) -> None:
+    """Remove a role that no key holds."""
+    confirm(f"Delete the role {role_id}? It cannot be recovered.", yes)
+    with administration() as admin:
+        response = admin.change(admin.stub.DeleteRole, pb.DeleteRoleRequest(role_id=role_id, tenant_id=tenant))
+    print_deletion(output, response, role_id, response.propagation)
 
 
 def _row(role: tenant_pb2.Role) -> list[str]:
