@@ -250,9 +250,10 @@ async def _start(settings: Settings, transport: Transport, stack: AsyncExitStack
         Listener(settings.verify_listen, transport, reuse_port),
         VerifyServicer(data_plane.verifier),
         AuthorizationServicer(data_plane.verifier, _envoy_options(settings), clock),
+        clock,
     )
     admin = admin_server(
-        Listener(settings.admin_listen, transport, reuse_port), AdminServicer(access, use_cases, clock)
+        Listener(settings.admin_listen, transport, reuse_port), AdminServicer(access, use_cases, clock), clock
     )
     for server in (verify, admin):
         stack.push_async_callback(server.stop, 0)

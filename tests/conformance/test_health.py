@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from latchgate.v1 import admin_service_pb2 as pb
 from latchgate.v1 import key_pb2
+from latchgate_server.system import SystemClock
 from latchgate_server.transport.server import VERIFY_SERVICE, Listener, Server, Transport
 from tests.conformance.wire import refusal
 from tests.support.server import Admin, ServerProcess
@@ -121,7 +122,7 @@ def test_envoys_service_is_healthy_as_well(server: ServerProcess) -> None:
 
 @pytest.mark.parametrize("transport", [Transport.NATIVE, Transport.GRPCIO])
 async def test_a_server_answers_before_it_serves_and_says_that_it_does_not(transport: Transport) -> None:
-    server = Server(Listener("127.0.0.1:0", transport, reuse_port=False), VERIFY_SERVICE)
+    server = Server(Listener("127.0.0.1:0", transport, reuse_port=False), VERIFY_SERVICE, clock=SystemClock())
     await server.start()
     try:
         async with grpc.aio.insecure_channel(server.address) as channel:
@@ -151,11 +152,11 @@ async def _statuses(stub: Any) -> AsyncIterator[int]:
 
 
 async def test_a_second_server_on_the_same_port_is_an_error() -> None:
-    first = Server(Listener("127.0.0.1:0", Transport.NATIVE, reuse_port=False), VERIFY_SERVICE)
+    first = Server(Listener("127.0.0.1:0", Transport.NATIVE, reuse_port=False), VERIFY_SERVICE, clock=SystemClock())
     await first.start()
     try:
         for transport in (Transport.NATIVE, Transport.GRPCIO):
-            second = Server(Listener(first.address, transport, reuse_port=False), VERIFY_SERVICE)
+            second = Server(Listener(first.address, transport, reuse_port=False), VERIFY_SERVICE, clock=SystemClock())
             with pytest.raises(OSError, match="cannot listen on"):
                 await second.start()
     finally:
@@ -201,7 +202,7 @@ async def test_an_answer_that_was_given_while_the_native_server_stops_reaches_it
         await go_on.wait()
         return bytes(3_000_000)
 
-    server = Server(Listener("127.0.0.1:0", Transport.NATIVE, reuse_port=False), VERIFY_SERVICE)
+    server = Server(Listener("127.0.0.1:0", Transport.NATIVE, reuse_port=False), VERIFY_SERVICE, clock=SystemClock())
     handler: Any = grpc.unary_unary_rpc_method_handler(answer)
     server.registrar.add_registered_method_handlers("test.Slow", {"Call": handler})
     await server.start()

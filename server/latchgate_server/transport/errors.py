@@ -64,12 +64,17 @@ _ROWS: Mapping[type[errors.LatchgateError], _Row] = {
 
 async def abort(context: Context, error: Exception) -> NoReturn:
     """End the call with what the error becomes on the wire."""
+    await context.abort(*status_of(error))
+
+
+def status_of(error: Exception) -> tuple[grpc.StatusCode, str, tuple[tuple[str, bytes], ...]]:
+    """What the error becomes on the wire: code, message and trailing metadata."""
     row = _ROWS.get(type(error))  # type: ignore[arg-type]  # other exceptions have no row, and so fail closed
     if row is None:
-        await context.abort(grpc.StatusCode.INTERNAL, INTERNAL_MESSAGE)
+        return grpc.StatusCode.INTERNAL, INTERNAL_MESSAGE, ()
     status = status_pb2.Status(code=row.code.value[0], message=str(error))
     status.details.extend(_details(row, error))
-    await context.abort(row.code, str(error), ((_STATUS_METADATA, status.SerializeToString()),))
+    return row.code, str(error), ((_STATUS_METADATA, status.SerializeToString()),)
 
 
 def code_of(error: Exception) -> grpc.StatusCode:

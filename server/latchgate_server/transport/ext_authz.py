@@ -63,6 +63,10 @@ class AuthorizationServicer:
         self._clock = clock
         self._silent_until = -_LOG_SECONDS
 
+    def refusals(self) -> dict[str, bytes]:
+        """The answer to a call that is not looked at, as there are too many: by the method's path."""
+        return {f"/{SERVICE}/{_METHOD}": self._responses.unavailable(_RETRY_SECONDS, is_grpc=False)}
+
     async def Check(self, request: ext_authz_pb2.CheckRequest, context: Context) -> bytes:  # noqa: N802 - Envoy's name
         """Decide one request."""
         headers = Headers(request.attributes.request.http)

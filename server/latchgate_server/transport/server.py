@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
@@ -17,6 +16,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from latchgate.v1 import admin_service_pb2, admin_service_pb2_grpc, verify_service_pb2
+from latchgate_server.core.ports import Clock
 from latchgate_server.transport.admin_service import AdminServicer
 from latchgate_server.transport.envoy_reflection import described_services
 from latchgate_server.transport.ext_authz import SERVICE as AUTHORIZATION_SERVICE
@@ -28,11 +28,18 @@ VERIFY_SERVICE = verify_service_pb2.DESCRIPTOR.services_by_name["VerifyService"]
 ADMIN_SERVICE = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 
 _MEBIBYTE = 1024 * 1024
-_WRITING_SECONDS = 0.2
 _OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.max_receive_message_length", 4 * _MEBIBYTE),
     ("grpc.max_metadata_size", 16 * 1024),
-    ("grpc.max_concurrent_streams", 1_000),
+)
+# Calls at once on one connection: enough to keep a processor busy, few enough that a client with more to ask waits at
+# home, which costs us nothing. Behind many connections native refuses what waited too long (native.py); grpcio resets
+# calls that nobody has taken up, some beyond the first number, all beyond the second.
+_NATIVE_OPTIONS: Sequence[tuple[str, Any]] = (("grpc.max_concurrent_streams", 128),)
+_GRPCIO_OPTIONS: Sequence[tuple[str, Any]] = (
+    ("grpc.max_concurrent_streams", 32),
+    ("grpc.server.max_pending_requests", 128),
+    ("grpc.server.max_pending_requests_hard_limit", 256),
 )
 
 
@@ -64,12 +71,14 @@ def new_event_loop(transport: Transport) -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop() if transport is Transport.NATIVE else asyncio.new_event_loop()
 
 
-def _new_server(transport: Transport, options: Sequence[tuple[str, Any]]) -> grpc.aio.Server:
+def _new_server(transport: Transport, clock: Clock, options: Sequence[tuple[str, Any]]) -> grpc.aio.Server:
     if transport is Transport.NATIVE:
-        import pygrpc_native.aio  # noqa: PLC0415 - an optional extra
+        from latchgate_server.transport.native import NativeServer  # noqa: PLC0415 - an optional extra
 
-        return pygrpc_native.aio.server(options=options)
-    return grpc.aio.server(options=options)
+        native = NativeServer(clock, (*options, *_NATIVE_OPTIONS))
+        native.never_refuse((health.SERVICE_NAME, reflection.SERVICE_NAME))
+        return native
+    return grpc.aio.server(options=(*options, *_GRPCIO_OPTIONS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +99,13 @@ class Listener:
 class Server:
     """One listener with its services, its health and its end."""
 
-    def __init__(self, listener: Listener, *services: str, pool: DescriptorPool | None = None) -> None:
+    def __init__(self, listener: Listener, *services: str, clock: Clock, pool: DescriptorPool | None = None) -> None:
         """services: their full names. pool: what reflection describes them by."""
         options = (*_OPTIONS, ("grpc.so_reuseport", int(listener.reuse_port)))
-        self._server = _new_server(listener.transport, options)
+        self._server = _new_server(listener.transport, clock, options)
         self._health = Health()
         self._services = services
         self._wanted = listener.address
-        self._transport = listener.transport
-        self._is_stopping = False
         self.address = listener.address
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -108,6 +115,16 @@ class Server:
     def registrar(self) -> grpc.aio.Server:
         """What generated code adds servicers to."""
         return self._server
+
+    def answer_at_once(
+        self, answers: Mapping[str, Callable[[bytes], bytes | None]], refusals: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Answer these methods, by path, without their handlers where that is possible; before `start`.
+
+        refusals: methods that are refused by an answer, not by an error. grpcio knows neither, and calls the handlers.
+        """
+        if hasattr(self._server, "answer_at_once"):
+            self._server.answer_at_once(answers, refusals or {})
 
     async def start(self) -> None:
         """Bind and listen, NOT_SERVING. Raises OSError where the address cannot be had."""
@@ -137,9 +154,6 @@ class Server:
 
     async def stop(self, grace: float) -> None:
         """Refuse new calls, let those in flight finish for up to `grace` seconds, and close."""
-        if self._transport is Transport.NATIVE and not self._is_stopping:
-            _let_answers_leave(self._server)
-        self._is_stopping = True
         await self._server.stop(grace)
 
     def _set_health(self, is_serving: bool) -> None:
@@ -147,32 +161,11 @@ class Server:
             self._health.set(service, is_serving)
 
 
-def _let_answers_leave(server: Any) -> None:
-    """Have a native server wait for a moment between its last answer and the end of its connections.
-
-    The library's own threads write the answers, and its `stop` closes the connections without waiting for them.
-    """
-    front = server._front  # noqa: SLF001 - the library offers no other place between the two
-    if front is not None:  # as it is where the server could not start
-        server._front = _PatientFront(front)  # noqa: SLF001
-
-
-class _PatientFront:
-    def __init__(self, front: Any) -> None:
-        self._front = front
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._front, name)
-
-    def close(self) -> None:
-        """Called in a thread of its own, not on the event loop."""
-        threading.Event().wait(_WRITING_SECONDS)
-        self._front.close()
-
-
-def verify_server(listener: Listener, servicer: VerifyServicer, authorization: AuthorizationServicer) -> Server:
+def verify_server(
+    listener: Listener, servicer: VerifyServicer, authorization: AuthorizationServicer, clock: Clock
+) -> Server:
     """The server of the data plane."""
-    server = Server(listener, VERIFY_SERVICE, AUTHORIZATION_SERVICE, pool=described_services())
+    server = Server(listener, VERIFY_SERVICE, AUTHORIZATION_SERVICE, clock=clock, pool=described_services())
     for service, handlers in (
         (VERIFY_SERVICE, servicer.handlers()),
         (AUTHORIZATION_SERVICE, authorization.handlers()),
@@ -180,11 +173,12 @@ def verify_server(listener: Listener, servicer: VerifyServicer, authorization: A
         generic = grpc.method_handlers_generic_handler(service, handlers)
         server.registrar.add_generic_rpc_handlers((generic,))
         server.registrar.add_registered_method_handlers(service, handlers)
+    server.answer_at_once({f"/{VERIFY_SERVICE}/Verify": servicer.verify_at_once}, authorization.refusals())
     return server
 
 
-def admin_server(listener: Listener, servicer: AdminServicer) -> Server:
+def admin_server(listener: Listener, servicer: AdminServicer, clock: Clock) -> Server:
     """The server of the control plane."""
-    server = Server(listener, ADMIN_SERVICE)
+    server = Server(listener, ADMIN_SERVICE, clock=clock)
     admin_service_pb2_grpc.add_AdminServiceServicer_to_server(servicer, server.registrar)
     return server

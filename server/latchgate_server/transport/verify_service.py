@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -10,7 +11,7 @@ import grpc
 from latchgate.v1 import verify_service_pb2
 from latchgate_server import observability
 from latchgate_server.core import bounds
-from latchgate_server.core.errors import InvalidRequest
+from latchgate_server.core.errors import InvalidRequest, Overloaded
 from latchgate_server.core.ports import KeyVerifier
 from latchgate_server.core.verification import Verification
 from latchgate_server.transport.convert_verify import UNDECIDED, batch_to, question_from, verification_to
@@ -20,12 +21,18 @@ from latchgate_server.transport.rpc import fail, not_built, report
 # How many entries of a batch are decided before others get their turn: well under a millisecond's worth.
 _STRETCH = 64
 
+DECISIONS_AT_ONCE = 10 * bounds.BATCH_SIZE
+"""Entries of all batches under way: a fraction of a second's worth."""
+
+_REQUEST = verify_service_pb2.VerifyRequest
+
 
 class VerifyServicer:
     """Translates, and nothing else. Its responses are serialised already; `handlers` says so to the server."""
 
     def __init__(self, verifier: KeyVerifier) -> None:
         self._verifier = verifier
+        self._batched = 0
 
     async def Verify(self, request: verify_service_pb2.VerifyRequest, context: Context) -> bytes:
         """Decide one key."""
@@ -35,12 +42,28 @@ class VerifyServicer:
         except Exception as error:  # noqa: BLE001 - whatever it is, no client sees a stack trace
             return await fail(context, "Verify", error)
 
+    def verify_at_once(self, payload: bytes) -> bytes | None:
+        """Verify of a serialised request, where memory alone can tell; else, and for what is malformed, None."""
+        try:
+            return self._from_memory(_REQUEST.FromString(payload))
+        except Exception:  # noqa: BLE001 - Verify meets the same, and knows what to tell
+            return None
+
     async def BatchVerify(self, request: verify_service_pb2.BatchVerifyRequest, context: Context) -> bytes:
         """Decide up to bounds.BATCH_SIZE keys, each as Verify would."""
         requests = request.requests
         if len(requests) > bounds.BATCH_SIZE:
             error = InvalidRequest.of("requests", f"at most {bounds.BATCH_SIZE} entries, not {len(requests)}")
             return await fail(context, "BatchVerify", error)
+        if self._batched + len(requests) > DECISIONS_AT_ONCE:
+            return await fail(context, "BatchVerify", Overloaded("too many batches at once", retry_after=1.0))
+        self._batched += len(requests)
+        try:
+            return await self._decide_all(requests)
+        finally:
+            self._batched -= len(requests)
+
+    async def _decide_all(self, requests: Sequence[verify_service_pb2.VerifyRequest]) -> bytes:
         responses = [UNDECIDED] * len(requests)
         errors: dict[int, verify_service_pb2.BatchVerifyError] = {}
         slow: list[int] = []

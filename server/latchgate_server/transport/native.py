@@ -1,0 +1,154 @@
+"""The native server, with three things that the library does not do.
+
+- A call that can be answered at once is, where it is taken up: no task, no context, and the answers to calls that came
+  together leave together, so that the threads which write them wake up once.
+- A call that waited too long for its turn is refused (admission.py), and so is one that would have to wait for
+  something while too many others do. So calls that can be answered at once come before all others.
+- Answers are written before connections are closed.
+
+It overrides methods that the library keeps to itself, so its version is pinned to 0.5 in server/pyproject.toml.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, cast
+
+import pygrpc_native.aio
+from pygrpc_native import NativeGrpcFront
+
+from latchgate_server import observability
+from latchgate_server.core.errors import Overloaded
+from latchgate_server.core.ports import Clock
+from latchgate_server.transport.admission import Admission
+from latchgate_server.transport.errors import status_of
+
+AtOnce = Callable[[bytes], bytes | None]
+"""Takes a serialised request and gives the serialised response, or None where that would have to wait for something."""
+
+EVENTS = 256
+"""Calls taken up in one go."""
+CALLS_AT_ONCE = 4_096
+"""Calls whose handlers run or wait, such as for the database."""
+
+_WRITING_SECONDS = 0.2
+_REFUSAL = status_of(Overloaded("more is asked of this server than it can do", retry_after=1.0))
+
+
+class NativeServer(pygrpc_native.aio.Server):
+    """See the top of this file."""
+
+    def __init__(self, clock: Clock, options: Sequence[tuple[str, Any]]) -> None:
+        super().__init__(options=options)
+        self._clock = clock
+        self._admission = Admission()
+        self._answers: Mapping[str, AtOnce] = {}
+        self._refusals: Mapping[str, bytes] = {}
+        self._always: Collection[str] = ()
+        self._at_once: Mapping[int, AtOnce] = {}
+        self._refusable: Mapping[int, bytes | None] = {}
+
+    def answer_at_once(self, answers: Mapping[str, AtOnce], refusals: Mapping[str, bytes]) -> None:
+        """Answer these methods without their handlers where that is possible; before `start`.
+
+        Both by path. refusals: serialised responses that refuse, for methods that are not to end in an error.
+        """
+        self._answers, self._refusals = answers, refusals
+
+    def never_refuse(self, services: Collection[str]) -> None:
+        """Serve these services however long their calls waited. By full name; before `start`."""
+        self._always = services
+
+    async def start(self) -> None:
+        """Listen, and serve on the running event loop."""
+        await super().start()
+        paths = [path for path, _ in self._table]
+        self._at_once = {number: self._answers[path] for number, path in enumerate(paths) if path in self._answers}
+        self._refusable = {
+            number: self._refusals.get(path)
+            for number, path in enumerate(paths)
+            if path.split("/")[1] not in self._always
+        }
+
+    async def stop(self, grace: float | None) -> None:
+        """Let calls in flight finish for up to `grace` seconds, and close."""
+        # The library's own threads write the answers, and its `stop` closes the connections without waiting for them.
+        if not self._stopping:
+            self._front = cast("NativeGrpcFront", _PatientFront(self._front))
+        await super().stop(grace)
+
+    def _dispatch(self) -> None:
+        """In a thread of its own: wait for events, and have the event loop take them up."""
+        front, loop = self._front, self._loop
+        assert front is not None
+        assert loop is not None
+        while (events := front.recv_batch_details(EVENTS)) is not None:
+            try:
+                loop.call_soon_threadsafe(self._take_up, self._clock.monotonic(), events)
+            except RuntimeError:
+                front.close()  # the loop was closed without `stop`
+                return
+
+    def _take_up(self, arrived: float, events: list[tuple[Any, ...]]) -> None:
+        if self._stopping:
+            self._on_events(events)
+            return
+        now = self._clock.monotonic()
+        if not self._admission.admits(now - arrived, now):
+            events = self._refuse(events)
+        answered, others = self._answer(events)
+        front = self._front
+        assert front is not None
+        for call_id, response in answered:
+            front.respond(call_id, response)
+        if others and len(self._calls) + len(others) > CALLS_AT_ONCE:
+            others = self._refuse(others)
+        if others:
+            self._on_events(others)
+
+    def _answer(self, events: list[tuple[Any, ...]]) -> tuple[list[tuple[int, bytes]], list[tuple[Any, ...]]]:
+        answered, others = [], []
+        at_once = self._at_once
+        for event in events:
+            _, call_id, method_id, payload, _, _ = event
+            answer = None if payload is None else at_once.get(method_id)
+            response = None if answer is None else answer(payload)
+            if response is None:
+                others.append(event)
+            else:
+                answered.append((call_id, response))
+        return answered, others
+
+    def _refuse(self, events: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """Refuse the calls among the events that may be, and return the others."""
+        front = self._front
+        assert front is not None
+        code, message, metadata = _REFUSAL
+        others = []
+        refused = 0
+        for event in events:
+            _, call_id, method_id, payload, _, _ = event
+            if payload is None or method_id not in self._refusable:
+                others.append(event)
+                continue
+            refused += 1
+            if (response := self._refusable[method_id]) is not None:
+                front.respond(call_id, response)
+            else:
+                front.fail(call_id, code.value[0], message, metadata)
+        observability.UNDECIDED.labels(code.name).inc(refused)
+        return others
+
+
+class _PatientFront:
+    def __init__(self, front: Any) -> None:
+        self._front = front
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._front, name)
+
+    def close(self) -> None:
+        """Called in a thread of its own, not on the event loop."""
+        threading.Event().wait(_WRITING_SECONDS)
+        self._front.close()
