@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import structlog
@@ -19,9 +20,10 @@ from latchgate_server.admin.barrier import Barrier
 from latchgate_server.admin.bulk import BulkRevocation
 from latchgate_server.admin.explain import Explanations
 from latchgate_server.admin.first_administrator import FirstAdministrator, Recovered
-from latchgate_server.admin.housekeeping import keep_house
+from latchgate_server.admin.housekeeping import forget_the_dead, keep_house
 from latchgate_server.admin.keys import Keys
 from latchgate_server.admin.leaks import Leaks
+from latchgate_server.admin.limits import LimitResets
 from latchgate_server.admin.mutations import Mutations
 from latchgate_server.admin.paging import PageTokens
 from latchgate_server.admin.plans import Plans
@@ -29,7 +31,7 @@ from latchgate_server.admin.renewal import HashRenewal
 from latchgate_server.admin.roles import Roles
 from latchgate_server.admin.rotation import Rotation
 from latchgate_server.admin.tenants import Tenants
-from latchgate_server.config import Settings
+from latchgate_server.config import Settings, SettingsProblem
 from latchgate_server.core.credential_sources import CredentialSources
 from latchgate_server.core.errors import StoreUnavailable
 from latchgate_server.core.ports import Clock
@@ -37,6 +39,7 @@ from latchgate_server.hashing import Peppers, SecretHasher
 from latchgate_server.storage.feed_link import PostgresFeedLinks
 from latchgate_server.storage.migrate import check_schema
 from latchgate_server.storage.pool import create_pool
+from latchgate_server.storage.quota_ledger import PostgresQuotaLedger
 from latchgate_server.storage.reader import PostgresReader
 from latchgate_server.storage.replica_table import PostgresReplicaTable
 from latchgate_server.storage.store import PostgresStore
@@ -55,12 +58,15 @@ from latchgate_server.transport.server import (
 from latchgate_server.transport.verify_service import VerifyServicer
 from latchgate_server.verify.cache import RecordCache
 from latchgate_server.verify.feed import Feed
+from latchgate_server.verify.limits import LimitCharger, SharedRates
 from latchgate_server.verify.loader import QUERIES_AT_ONCE, RecordLoader
 from latchgate_server.verify.outage import Outage
+from latchgate_server.verify.quotas import Quotas
+from latchgate_server.verify.rates import LocalRates
 from latchgate_server.verify.verifier import Verifier
 
 CONTROL_CONNECTIONS = 10
-LOAD_CONNECTIONS = QUERIES_AT_ONCE
+LOAD_CONNECTIONS = QUERIES_AT_ONCE + 2  # the rest lends quotas and takes them back
 DRAIN_SECONDS = 10.0
 
 _log = structlog.get_logger()
@@ -148,10 +154,11 @@ async def _serve(
 
 @dataclass(frozen=True, slots=True)
 class _Database:
-    """store: for administrators. loads: for verifications, on connections that no administrator can exhaust."""
+    """store: for administrators. loads, quotas: for verifications, on connections that no administrator can exhaust."""
 
     store: PostgresStore
     loads: PostgresReader
+    quotas: PostgresQuotaLedger
     replicas: PostgresReplicaTable
 
 
@@ -164,7 +171,12 @@ async def _open_database(settings: Settings, stack: AsyncExitStack) -> _Database
     stack.callback(loads.terminate)
     replicas = PostgresReplicaTable(control, url, lease)
     stack.callback(replicas.close)
-    return _Database(PostgresStore(control, patience=lease * 0.5), PostgresReader(loads, patience=lease), replicas)
+    return _Database(
+        PostgresStore(control, patience=lease * 0.5),
+        PostgresReader(loads, patience=lease),
+        PostgresQuotaLedger(loads),
+        replicas,
+    )
 
 
 class _Tasks:
@@ -201,6 +213,8 @@ class _DataPlane:
     feed: Feed
     outage: Outage
     cache: RecordCache
+    quotas: Quotas
+    limits: LimitCharger
     verifier: Verifier
 
 
@@ -210,13 +224,15 @@ class _Process:
     addresses: Addresses
     tasks: _Tasks
     feed: Feed
+    quotas: Quotas
     following: asyncio.Task[None]
 
     async def drain(self) -> None:
-        """Turn health, let calls in flight finish while the feed still beats, and deregister last."""
+        """Turn health, let calls in flight finish while the feed still beats, give back, and deregister last."""
         for server in self.servers:
             await server.set_draining()
         await asyncio.gather(*(server.stop(DRAIN_SECONDS) for server in self.servers))
+        await self.quotas.close()
         self.feed.stop()
         await asyncio.wait({self.following}, timeout=DRAIN_SECONDS)
 
@@ -233,17 +249,21 @@ async def _start(settings: Settings, transport: Transport, stack: AsyncExitStack
     stack.callback(hasher.close)
     renewal = HashRenewal(database.store, hasher, peppers, clock)
 
-    data_plane = _data_plane(settings, stack, database.loads, hasher, renewal)
+    data_plane = _data_plane(settings, stack, database, hasher, renewal)
     access = Access(data_plane.verifier, clock)
     barrier = Barrier(database.replicas, clock)
     stack.callback(barrier.close)
     mutations = Mutations(database.store, access, peppers, barrier)
-    use_cases = _use_cases(database.store, mutations, peppers, hasher, settings.key_prefix)
+    use_cases = _use_cases(
+        database.store, mutations, peppers, hasher, limits=data_plane.limits, key_prefix=settings.key_prefix
+    )
 
     following = asyncio.get_running_loop().create_task(data_plane.feed.run())
     tasks.add(following)
     tasks.start(renewal.run())
+    tasks.start(data_plane.quotas.run())
     tasks.start(keep_house(database.store, clock))
+    tasks.start(forget_the_dead(database.replicas, clock))
     await _first_beat(data_plane.feed, settings.lease)
 
     verify = verify_server(
@@ -265,23 +285,47 @@ async def _start(settings: Settings, transport: Transport, stack: AsyncExitStack
         await server.set_serving()
     tasks.start(_watch(verify, data_plane, clock, settings.lease))
     addresses = Addresses(verify.address, admin.address, metrics)
-    return _Process((verify, admin), addresses, tasks, data_plane.feed, following)
+    return _Process((verify, admin), addresses, tasks, data_plane.feed, data_plane.quotas, following)
 
 
 def _data_plane(
-    settings: Settings, stack: AsyncExitStack, read: PostgresReader, hasher: SecretHasher, renewal: HashRenewal
+    settings: Settings, stack: AsyncExitStack, database: _Database, hasher: SecretHasher, renewal: HashRenewal
 ) -> _DataPlane:
     clock = SystemClock()
     cache = RecordCache(settings.cache_size)
-    loader = RecordLoader(read, cache)
+    loader = RecordLoader(database.loads, cache)
     stack.push_async_callback(loader.close)
     links = PostgresFeedLinks(settings.require_database_url(), settings.lease)
     feed = Feed(links, cache, clock, SystemEntropy().bytes(16).hex(), settings.lease)
     outage = Outage(feed, clock, settings.on_database_loss == "serve_cached", settings.max_staleness)
+    quotas = Quotas(database.quotas, clock)
+    limits = LimitCharger(LocalRates(clock), _shared_rates(settings, stack), quotas, lambda: feed.replicas)
     verifier = Verifier(
-        cache=cache, loader=loader, feed=feed, outage=outage, hasher=hasher, renewal=renewal, clock=clock
+        cache=cache,
+        loader=loader,
+        feed=feed,
+        outage=outage,
+        hasher=hasher,
+        renewal=renewal,
+        limits=limits,
+        clock=clock,
     )
-    return _DataPlane(feed, outage, cache, verifier)
+    return _DataPlane(feed, outage, cache, quotas, limits, verifier)
+
+
+def _shared_rates(settings: Settings, stack: AsyncExitStack) -> SharedRates | None:
+    """Raises SettingsProblem where the client for the store is not installed."""
+    address = settings.shared_limit_store
+    if address is None:
+        return None
+    if find_spec("valkey") is None:
+        raise SettingsProblem("LATCHGATE_LIMIT_STORE needs: pip install 'latchgate-server[valkey]'")
+    from latchgate_server.storage.valkey_rates import ValkeyRates  # noqa: PLC0415 - an optional extra
+
+    clock = SystemClock()
+    store = ValkeyRates(address, clock)
+    stack.push_async_callback(store.close)
+    return SharedRates(store, clock, settings.on_limit_store_loss == "deny")
 
 
 def _envoy_options(settings: Settings) -> EnvoyOptions:
@@ -293,7 +337,13 @@ def _envoy_options(settings: Settings) -> EnvoyOptions:
 
 
 def _use_cases(
-    store: PostgresStore, mutations: Mutations, peppers: Peppers, hasher: SecretHasher, key_prefix: str
+    store: PostgresStore,
+    mutations: Mutations,
+    peppers: Peppers,
+    hasher: SecretHasher,
+    *,
+    limits: LimitCharger,
+    key_prefix: str,
 ) -> UseCases:
     tokens = PageTokens(peppers)
     return UseCases(
@@ -304,8 +354,9 @@ def _use_cases(
         bulk=BulkRevocation(store.read, mutations),
         rotation=Rotation(mutations, hasher, key_prefix),
         leaks=Leaks(store.read, mutations, hasher),
-        explanations=Explanations(store.read, SystemClock()),
+        explanations=Explanations(store.read, limits, SystemClock()),
         audit_log=AuditLog(store.read, tokens),
+        limit_resets=LimitResets(mutations),
     )
 
 

@@ -79,6 +79,8 @@ class Settings(BaseSettings):
     denial_detail: Literal["full", "uniform"] = "full"
     denials: dict[str, Any] = {}
     workers: Annotated[int, Field(ge=1, le=256)] = 1
+    limit_store: SecretStr = SecretStr("memory")
+    on_limit_store_loss: Literal["share", "deny"] = "share"
     key_prefix: str = "lg"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "console", "json"] = "auto"
@@ -102,6 +104,13 @@ class Settings(BaseSettings):
         if value.startswith("unix:") or re.fullmatch(r".+:\d{1,5}", value) or not value:
             return value
         raise ValueError("HOST:PORT or unix:PATH is expected")
+
+    @field_validator("limit_store")
+    @classmethod
+    def _check_limit_store(cls, value: SecretStr) -> SecretStr:
+        if not re.fullmatch(r"memory|(redis|rediss|valkey|valkeys|unix)://\S+", value.get_secret_value()):
+            raise ValueError("memory, or an address such as valkey://HOST:6379/0 is expected")
+        return value
 
     @field_validator("key_prefix")
     @classmethod
@@ -148,6 +157,12 @@ class Settings(BaseSettings):
                     f"LATCHGATE_{name}_LISTEN={address} is not loopback: keys would cross the network in plaintext; "
                     "put a TLS proxy or mesh in front, and say `serve --insecure` to allow it"
                 )
+
+    @property
+    def shared_limit_store(self) -> str | None:
+        """The address of the store that shares rate limits, or None where each process counts for itself."""
+        address = self.limit_store.get_secret_value()
+        return None if address == "memory" else address
 
     def require_database_url(self) -> str:
         """The database's address. Raises SettingsProblem where none is set."""

@@ -74,6 +74,23 @@ LEASES_EXPIRED = Counter(
     registry=REGISTRY,
 )
 
+LIMIT_STORE_UP = Gauge(
+    "latchgate_limit_store_up",
+    "1 while the store that shares rate limits answers, or none is shared, else 0. With several workers, the least.",
+    registry=REGISTRY,
+    multiprocess_mode="livemin",
+)
+LIMIT_STORE_LOSSES = Counter(
+    "latchgate_limit_store_losses",
+    "Calls of the store that shares rate limits which failed.",
+    registry=REGISTRY,
+)
+QUOTA_PORTIONS = Counter(
+    "latchgate_quota_portions",
+    "Portions of quotas that were borrowed from the database.",
+    registry=REGISTRY,
+)
+
 STARTING = "starting"
 SERVING = "serving"
 DRAINING = "draining"
@@ -88,6 +105,9 @@ LEASE_GAINED = "lease_gained"
 LEASE_EXPIRED = "replica_lease_expired"
 SERVING_STALE = "serving_stale"
 SERVING_FRESH = "serving_fresh"
+LIMIT_STORE_LOST = "limit_store_lost"
+LIMIT_STORE_FOUND = "limit_store_found"
+QUOTA_PORTIONS_LOST = "quota_portions_lost"
 HOUSEKEEPING_FAILED = "housekeeping_failed"
 ROUTE_MISCONFIGURED = "route_misconfigured"
 

@@ -34,7 +34,7 @@ def test_an_explanation_tells_every_check_and_agrees_with_verify(root: Admin, ve
 
     assert told.denial_reason == verify(made.key_string, **asked).denial_reason
     assert told.denial_reason == decision_pb2.DENIAL_REASON_IP_NOT_AUTHORIZED
-    assert [check.denial_reason for check in told.checks] == list(range(5, 15))
+    assert [check.denial_reason for check in told.checks] == list(range(5, 17))
     failed = {check.denial_reason: check.detail for check in told.checks if not check.passed}
     assert failed == {
         decision_pb2.DENIAL_REASON_IP_NOT_AUTHORIZED: "203.0.113.9 is in none of 10.0.0.0/8.",

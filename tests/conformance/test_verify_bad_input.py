@@ -185,6 +185,8 @@ def test_a_secret_in_perfect_form_that_is_another_is_wrong(verify: Verify, key_s
         ("act_as", "bob\n"),
         ("cost", -1),
         ("cost", -(2**63)),
+        ("cost", bounds.COST + 1),
+        ("cost", 2**63 - 1),
         ("at_least_revision", -1),
         ("at_least_revision", -(2**63)),
     ],
@@ -207,7 +209,7 @@ def test_a_malformed_field_is_an_invalid_argument_by_its_name(
         ("required_permissions", "(" * (bounds.REQUIREMENT_DEPTH - 2) + "NOT a" + ")" * (bounds.REQUIREMENT_DEPTH - 2)),
         ("resource", "x" * bounds.RESOURCE_LENGTH),
         ("cost", 0),
-        ("cost", 2**63 - 1),
+        ("cost", bounds.COST),
     ],
 )
 def test_a_field_at_its_bound_is_taken(verify: Verify, key_string: str, field: str, value: object) -> None:

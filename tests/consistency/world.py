@@ -38,14 +38,18 @@ from latchgate_server.core.verification import Verification
 from latchgate_server.hashing import NewCredential, Peppers, SecretHasher
 from latchgate_server.storage.feed_link import PostgresFeedLinks
 from latchgate_server.storage.pool import create_pool
+from latchgate_server.storage.quota_ledger import PostgresQuotaLedger
 from latchgate_server.storage.reader import PostgresReader
 from latchgate_server.storage.replica_table import PostgresReplicaTable
 from latchgate_server.storage.store import PostgresStore
 from latchgate_server.system import SystemEntropy
 from latchgate_server.verify.cache import RecordCache
 from latchgate_server.verify.feed import Feed
+from latchgate_server.verify.limits import LimitCharger
 from latchgate_server.verify.loader import RecordLoader
 from latchgate_server.verify.outage import Outage
+from latchgate_server.verify.quotas import Quotas
+from latchgate_server.verify.rates import LocalRates
 from latchgate_server.verify.verifier import Verifier
 
 LEASE = 30.0
@@ -371,6 +375,9 @@ class Replica:
             outage=Outage(self.feed, clock, serve_cached=False, max_staleness=0.0),
             hasher=deployment.hasher,
             renewal=NoRenewal(),
+            limits=LimitCharger(
+                LocalRates(clock), None, Quotas(PostgresQuotaLedger(deployment.pool), clock), lambda: 1
+            ),
             clock=clock,
         )
 

@@ -52,8 +52,8 @@ class VerifyRequest(_message.Message):
     act_as: _builtins.str
     """The user to act as. Empty: the key's default user. Up to 200 characters."""
     cost: _builtins.int
-    """What this call takes from each limit. Unset: 1. Zero: check without taking anything.
-    Negative: INVALID_ARGUMENT.
+    """What this call takes from each limit. Unset: 1. Zero: check whether 1 could be taken, without taking anything.
+    Negative, or 2^53 and more: INVALID_ARGUMENT.
     """
     at_least_revision: _builtins.int
     """Decide on state at least as new as this revision (returned by every admin mutation). Zero: the replica's current.

@@ -158,7 +158,7 @@ class Access:
 
         Raises AdminKeyRejected, PermissionMissing, and CannotDecide where there is no telling.
         """
-        verification = await self._verifier.verify(key_string, Question(client_ip=address))
+        verification = await self._verifier.verify(key_string, Question(client_ip=address, cost=None))
         if verification.denial_reason is not None or verification.record is None:
             raise AdminKeyRejected(verification.denial_reason or DenialReason.INVALID_API_KEY)
         return _authorize(verification.record, method, address, on_behalf_of)

@@ -16,11 +16,12 @@ from typing import Any, cast
 
 import rfc8785
 
+from latchgate_server.core.charging import LimitReset
 from latchgate_server.core.model import Key, Plan, Quota, RateLimit, Role, Tenant
 from latchgate_server.core.ports import AuditEvent, Transaction
 from latchgate_server.hashing import Peppers
 
-Auditable = Tenant | Plan | Role | Key
+Auditable = Tenant | Plan | Role | Key | LimitReset
 
 _KINDS = {
     Tenant: ("tenant", "tenant_id"),
@@ -89,7 +90,7 @@ class AuditTrail:
             previous = event.hash
 
     def _event(self, change: Change, sequence: int, previous: bytes) -> AuditEvent:
-        target_type, id_field = _KINDS[type(change.resource)]
+        target_type, target_id = _target(change.resource)
         before, after = changed_fields(change.before, change.after)
         content: dict[str, object] = {
             "sequence": sequence,
@@ -99,7 +100,7 @@ class AuditTrail:
             "actor_ip": self.actor.address,
             "method": self.method,
             "target_type": target_type,
-            "target_id": getattr(change.resource, id_field),
+            "target_id": target_id,
             "before": before,
             "after": after,
             "reason": change.reason,
@@ -111,6 +112,14 @@ class AuditTrail:
             pepper_id=pepper_id,
             hash=chain_hash(self.peppers, pepper_id, previous, content),
         )
+
+
+def _target(resource: Auditable) -> tuple[str, str]:
+    """Type and id of what an event is about."""
+    if isinstance(resource, LimitReset):
+        return resource.holder.name.lower(), resource.resource_id
+    target_type, id_field = _KINDS[type(resource)]
+    return target_type, str(getattr(resource, id_field))
 
 
 def chain_hash(peppers: Peppers, pepper_id: str, previous: bytes, content: Mapping[str, object]) -> bytes:
@@ -131,6 +140,8 @@ def changed_fields(before: Auditable | None, after: Auditable | None) -> tuple[d
 def _told(resource: Auditable | None) -> dict[str, object]:
     if resource is None:
         return {}
+    if isinstance(resource, LimitReset):
+        return {"limits": {resource.name: {"remaining": resource.remaining}}}
     return {f.name: _json(getattr(resource, f.name)) for f in fields(resource) if f.name not in _LEFT_OUT}
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from latchgate_server.admin.access import Caller, require_visible
+from latchgate_server.core.charging import Charge
 from latchgate_server.core.errors import CannotDecide, ResourceNotFound
-from latchgate_server.core.model import DenialReason, Key, Question
+from latchgate_server.core.model import DenialReason, Key, Question, Quota, RateLimit
 from latchgate_server.core.permissions import render_requirement
 from latchgate_server.core.policy import CHECKS
-from latchgate_server.core.ports import Clock, Reader
+from latchgate_server.core.ports import ChargesLimits, Clock, Reader
 from latchgate_server.core.record import Record
 
 
@@ -27,8 +28,9 @@ class CheckExplained:
 class Explanations:
     """Explains decisions."""
 
-    def __init__(self, read: Reader, clock: Clock) -> None:
+    def __init__(self, read: Reader, limits: ChargesLimits, clock: Clock) -> None:
         self._read = read
+        self._limits = limits
         self._clock = clock
 
     async def explain(self, caller: Caller, key_id: str, question: Question) -> Sequence[CheckExplained]:
@@ -44,10 +46,28 @@ class Explanations:
             raise record
         now = self._clock.now()
         details = _details(key, record, question, now)
-        return [
+        checks = [
             CheckExplained(check.denial_reason, check.passes(record, question, now), details[check.denial_reason])
             for check in CHECKS
         ]
+        return [*checks, *_limit_checks(await self._limits.charge(record.limits, 0))]
+
+
+def _limit_checks(charge: Charge) -> list[CheckExplained]:
+    """How the two checks of limits would go for a call that takes 1."""
+    checks = []
+    for reason, kind in ((DenialReason.RATE_LIMITED, RateLimit), (DenialReason.QUOTA_EXCEEDED, Quota)):
+        statuses = [status for status in charge.statuses if isinstance(status.held.limit, kind)]
+        standing = [f"{s.remaining} of {s.held.whole} of {s.held.limit.name} is left" for s in statuses]
+        passed = all(status.remaining > 0 for status in statuses)
+        checks.append(CheckExplained(reason, passed, f"{_listed(standing)}." if standing else _NO_LIMIT[reason]))
+    return checks
+
+
+_NO_LIMIT = {
+    DenialReason.RATE_LIMITED: "No rate limit holds for the key.",
+    DenialReason.QUOTA_EXCEEDED: "No quota holds for the key.",
+}
 
 
 def _details(key: Key, record: Record, question: Question, now: float) -> dict[DenialReason, str]:

@@ -9,7 +9,7 @@ import typer
 
 from latchgate.v1 import admin_service_pb2 as pb
 from latchgate.v1 import tenant_pb2
-from latchgate_server.cli import key_fields, options, text
+from latchgate_server.cli import key_fields, limits, options, text
 from latchgate_server.cli.output import (
     Column,
     Format,
@@ -136,6 +136,9 @@ def delete(
     with administration() as admin:
         response = admin.change(admin.stub.DeleteTenant, request)
     print_deletion(output, response, tenant_id, response.propagation)
+
+
+app.command("reset-limit")(limits.reset_tenant_limit)
 
 
 def _state(tenant: tenant_pb2.Tenant) -> str:

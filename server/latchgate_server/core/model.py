@@ -219,6 +219,7 @@ class Question(NamedTuple):
     """What a verification asks, beside the credential. Empty means: not asked for.
 
     requirement: an expression over permissions, parsed; see permissions.py.
+    cost: what to take from each limit; 0: see whether 1 could be taken, and take nothing; None: ask no limit.
     """
 
     client_ip: str = ""
@@ -227,3 +228,4 @@ class Question(NamedTuple):
     capability: str = ""
     act_as: str = ""
     resource: str = ""
+    cost: int | None = 1

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
+from latchgate_server.core.charging import Charge, HeldLimit, Limits
 from latchgate_server.core.errors import CannotDecide
 from latchgate_server.core.model import Key, KeyState, Plan, Question, Role, SecretHash, Tenant
 from latchgate_server.core.record import Record
@@ -262,6 +263,10 @@ class Transaction(Protocol):
         """Remove the key."""
         ...
 
+    async def set_limit(self, held: HeldLimit, spent: int) -> None:
+        """Note that so much counts as taken of the limit from now on."""
+        ...
+
     async def insert_request(self, actor: str, request_id: UUID, key_id: str) -> None:
         """Remember which key a request made."""
         ...
@@ -286,6 +291,21 @@ class KeyVerifier(Protocol):
         self, key_string: str, question: Question, at_least_revision: int = 0
     ) -> Verification | None:
         """The same, where neither the database nor Argon2 need be asked; else None."""
+        ...
+
+
+class ChargesLimits(Protocol):
+    """What a verification asks once every other check has passed."""
+
+    def charge_from_memory(self, limits: Limits, cost: int) -> Charge | None:
+        """Take the cost of every limit if each has it left; None where somebody else must be asked.
+
+        cost: 0 sees whether each has 1 left, and takes nothing.
+        """
+        ...
+
+    async def charge(self, limits: Limits, cost: int) -> Charge:
+        """The same, whoever must be asked. Raises CannotDecide."""
         ...
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from latchgate_server.core.addresses import AddressSet
+from latchgate_server.core.charging import NO_RESETS, Holder, Limits, Reset, hold_limits
 from latchgate_server.core.model import Identity, Key, KeyState, Plan, Role, SecretHash, Tenant
 from latchgate_server.core.permissions import Grants
 from latchgate_server.core.resources import ResourceScope
@@ -37,6 +38,7 @@ class Record:
     allowlist: AddressSet | None
     scope: ResourceScope | None
     may_act_as: bool
+    limits: Limits
     revision: int
 
 
@@ -47,11 +49,13 @@ def build_record(
     tenant: Tenant,
     plan: Plan | None,
     roles: Sequence[tuple[int, Role]],
+    resets: Mapping[tuple[Holder, str], Reset] = NO_RESETS,
     revision: int,
 ) -> Record:
     """Join a key with what it depends on, all read in one snapshot.
 
     roles: in the order of key.role_ids, each with the number that changes name it by.
+    resets: of the limits of the key's lineage and of its tenant, by holder and name.
     """
     grants = Grants([*key.permissions, *(p for _, role in roles for p in role.permissions)])
     capabilities = tuple(sorted(plan.capabilities)) if plan else ()
@@ -83,6 +87,7 @@ def build_record(
         allowlist=AddressSet(key.ip_allowlist) if key.ip_allowlist_enabled and key.ip_allowlist else None,
         scope=ResourceScope(key.resources) if key.resources else None,
         may_act_as=any(role.allow_act_as for _, role in roles),
+        limits=hold_limits(key, tenant, plan, resets),
         revision=revision,
     )
 

@@ -31,10 +31,14 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class ChangesRead:
-    """What changed up to a revision; None where that is not known any more, or is too much to tell one by one."""
+    """What changed up to a revision; None where that is not known any more, or is too much to tell one by one.
+
+    replicas: how many processes have a row.
+    """
 
     revision: int
     changes: Sequence[Change] | None
+    replicas: int = 1
 
 
 class FeedLink(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from latchgate_server.core.charging import NO_CHARGE, Charge
 from latchgate_server.core.model import Decision, DenialReason, Identity
 from latchgate_server.core.record import Record
 
@@ -16,6 +17,7 @@ class Verification(NamedTuple):
     user: whom the call acts as: the one asked for where that is allowed, else the identity's.
     revision: that of the state which was decided on; 0 where no state was looked at.
     stale: whether that state was memory's own through an outage of the database, as the operator chose.
+    charge: what came of asking the key's limits, where that came to pass.
     """
 
     denial_reason: DenialReason | None
@@ -23,6 +25,7 @@ class Verification(NamedTuple):
     user: str = ""
     revision: int = 0
     stale: bool = False
+    charge: Charge = NO_CHARGE
 
     @property
     def decision(self) -> Decision:

@@ -59,10 +59,11 @@ class PostgresFeedLink:
     async def read_changes(self, after: int) -> ChangesRead:
         with told_plainly():
             rows = await self._connection.fetch(SQL["read_changes"], after, CHANGES_AT_ONCE + 1)
-        revision, pruned = rows[0]["revision"], rows[0]["pruned_revision"]
+        revision, pruned, replicas = rows[0]["revision"], rows[0]["pruned_revision"], rows[0]["replicas"]
         if after < pruned or after > revision or len(rows) > CHANGES_AT_ONCE:
-            return ChangesRead(revision, None)
-        return ChangesRead(revision, [Change(row["entity"], row["id"]) for row in rows if row["entity"] is not None])
+            return ChangesRead(revision, None, replicas)
+        changes = [Change(row["entity"], row["id"]) for row in rows if row["entity"] is not None]
+        return ChangesRead(revision, changes, replicas)
 
     async def acknowledge(self, replica_id: str, applied_revision: int) -> None:
         with told_plainly():

@@ -56,7 +56,7 @@ SET applied_revision = excluded.applied_revision, lease_seconds = excluded.lease
 -- name: read_changes
 -- The changes after the revision $1, all of one snapshot, with its revision. At least one row, entity NULL where nothing
 -- changed; at most $2.
-SELECT clock.revision, pruned.revision AS pruned_revision, c.entity, c.id
+SELECT clock.revision, pruned.revision AS pruned_revision, (SELECT count(*) FROM replicas) AS replicas, c.entity, c.id
 FROM revision_clock AS clock CROSS JOIN changes_pruned AS pruned LEFT JOIN changes AS c ON c.revision > $1
 LIMIT $2
 
@@ -85,6 +85,31 @@ DELETE FROM replicas WHERE replica_id = $1 AND beat = $2 AND latchgate_timeline(
 -- name: trust_timeline
 UPDATE trusted_timeline SET timeline = $1
 
+-- name: lend_quotas
+-- A portion for each quota that is asked for, in no particular order; `place` counts from 1.
+SELECT place, units, left_over, seconds_left, starts::text AS period_start, latchgate_timeline() AS timeline
+FROM latchgate_lend_quotas($1, $2, $3, $4, $5, $6, $7, $8)
+
+-- name: take_back_quotas
+SELECT latchgate_take_back_quotas($1, $2::text[]::date[], $3, $4)
+
+-- name: set_limit
+-- Notes what a limit was set back to.
+INSERT INTO limit_resets (holder, holder_id, name, spent) VALUES ($1, $2, $3, $4)
+ON CONFLICT (holder, holder_id, name) DO UPDATE SET spent = excluded.spent
+
+-- name: prune_quotas
+-- Forgets what was used of quotas in periods that ended two months ago, and by keys that are gone.
+DELETE FROM quota_grants AS q
+WHERE (q.period_start > '-infinity' AND q.period_start < current_date - 62)
+   OR (q.period_start = '-infinity' AND q.bucket LIKE 'key:%'
+       AND NOT EXISTS (SELECT FROM keys AS k WHERE k.lineage_id = split_part(q.bucket, ':', 2)))
+
+-- name: prune_resets
+-- Forgets resets of lineages that are gone.
+DELETE FROM limit_resets AS l
+WHERE l.holder = 'KEY' AND NOT EXISTS (SELECT FROM keys AS k WHERE k.lineage_id = l.holder_id)
+
 -- name: prune_changes
 -- Forgets changes that are older than $1 seconds.
 WITH gone AS (
@@ -98,8 +123,9 @@ UPDATE changes_pruned SET revision = greatest(revision, (SELECT max(revision) FR
 SELECT wanted.id, (SELECT revision FROM revision_clock) AS snapshot_revision,
        {key}, s.profile, s.pepper_id, s.phc, s.tag,
        t.enabled AS tenant_enabled, coalesce(t.plan_id, '') AS plan_id, t.limits AS tenant_limits,
+       t.create_time AS tenant_create_time,
        p.capabilities, p.key_limits AS plan_key_limits, p.tenant_limits AS plan_tenant_limits,
-       held.role_ids, held.roles
+       held.role_ids, held.roles, resets.resets
 FROM unnest($1::text[]) AS wanted (id)
 LEFT JOIN (keys AS k JOIN key_secrets AS s ON s.key_id = k.key_id JOIN tenants AS t ON t.tenant_id = k.tenant_id)
     ON k.key_id = wanted.id
@@ -112,6 +138,13 @@ CROSS JOIN LATERAL (
     FROM key_roles AS kr JOIN roles AS r ON r.number = kr.role_number
     WHERE kr.key_id = k.key_id
 ) AS held
+CROSS JOIN LATERAL (
+    SELECT coalesce(jsonb_agg(jsonb_build_object(
+        'holder', l.holder, 'name', l.name, 'revision', l.revision, 'spent', l.spent,
+        'time', extract(epoch FROM l.update_time))), '[]') AS resets
+    FROM limit_resets AS l
+    WHERE (l.holder, l.holder_id) IN (('KEY', k.lineage_id), ('TENANT', k.tenant_id))
+) AS resets
 
 -- name: insert_tenant
 INSERT INTO tenants (tenant_id, display_name, enabled, plan_id, limits, tags)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from latchgate_server.core.addresses import MalformedAddress
+from latchgate_server.core.charging import Holder, Reset
 from latchgate_server.core.errors import CannotDecide
 from latchgate_server.core.model import (
     HashProfile,
@@ -118,7 +119,7 @@ def loaded_from(row: Row) -> Loaded:
         return Loaded(None, revision)
     try:
         return Loaded(_record_from(row), revision)
-    except (MalformedAddress, KeyError, TypeError, ValueError):
+    except (MalformedAddress, ArithmeticError, KeyError, TypeError, ValueError):
         return Loaded(CannotDecide(f"the stored key {row['key_id']} is malformed; an update repairs it"), revision)
 
 
@@ -141,9 +142,14 @@ def _record_from(row: Row) -> Record:
             enabled=row["tenant_enabled"],
             plan_id=row["plan_id"],
             limits=limits_from(row["tenant_limits"]),
+            create_time=row["tenant_create_time"],
         ),
         plan=plan,
         roles=[(role["number"], _held_role(role)) for role in row["roles"]],
+        resets={
+            (Holder[reset["holder"]], reset["name"]): Reset(reset["revision"], reset["spent"], float(reset["time"]))
+            for reset in row["resets"]
+        },
         revision=row["snapshot_revision"],
     )
 

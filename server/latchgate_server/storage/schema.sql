@@ -29,6 +29,68 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION public.latchgate_forget_tenant_limits() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO '$user', 'public'
+    AS $$
+BEGIN
+    DELETE FROM limit_resets WHERE holder = 'TENANT' AND holder_id = OLD.tenant_id;
+    DELETE FROM quota_grants
+    WHERE bucket >= 'tenant:' || OLD.tenant_id || ':' AND bucket < 'tenant:' || OLD.tenant_id || ';';
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION public.latchgate_lend_quotas(buckets text[], periods text[], limits bigint[], spents bigint[], reset_times double precision[], leasts bigint[], dues bigint[], wants bigint[]) RETURNS TABLE(place bigint, units bigint, left_over bigint, seconds_left double precision, starts date)
+    LANGUAGE plpgsql
+    SET search_path TO '$user', 'public'
+    AS $$
+DECLARE
+    processes bigint := greatest(1, (SELECT count(*) FROM replicas));
+    today timestamp := clock_timestamp() AT TIME ZONE 'UTC';
+    wish record;
+    taken bigint;
+    ends timestamp;
+BEGIN
+    FOR wish IN
+        SELECT * FROM unnest(buckets, periods, limits, spents, reset_times, leasts, dues, wants)
+            WITH ORDINALITY AS w (bucket, period, quota, spent, reset_time, least, due, want, place)
+        ORDER BY w.bucket COLLATE "C"
+    LOOP
+        place := wish.place;
+        starts := CASE wish.period
+            WHEN 'DAY' THEN today::date
+            WHEN 'MONTH' THEN date_trunc('month', today)::date
+            ELSE '-infinity'::date
+        END;
+        ends := CASE wish.period
+            WHEN 'DAY' THEN starts + interval '1 day'
+            WHEN 'MONTH' THEN starts + interval '1 month'
+        END;
+        INSERT INTO quota_grants AS q (bucket, period_start, granted) VALUES (wish.bucket, starts, 0)
+        ON CONFLICT DO NOTHING;
+        SELECT q.granted INTO STRICT taken FROM quota_grants AS q
+        WHERE q.bucket = wish.bucket AND q.period_start = starts FOR UPDATE;
+        left_over := wish.quota - taken;
+        IF starts = '-infinity' OR to_timestamp(wish.reset_time) AT TIME ZONE 'UTC' >= starts THEN
+            left_over := left_over - wish.spent;
+        END IF;
+        left_over := greatest(left_over, 0);
+        units := CASE
+            WHEN left_over < wish.least THEN 0
+            ELSE least(left_over, greatest(wish.due, least(wish.want, left_over / (2 * processes))))
+        END;
+        IF units > 0 THEN
+            UPDATE quota_grants AS q SET granted = q.granted + units
+            WHERE q.bucket = wish.bucket AND q.period_start = starts;
+        END IF;
+        left_over := left_over - units;
+        seconds_left := extract(epoch FROM ends - clock_timestamp() AT TIME ZONE 'UTC');
+        RETURN NEXT;
+    END LOOP;
+END
+$$;
+
 CREATE FUNCTION public.latchgate_note_snapshot() RETURNS trigger
     LANGUAGE plpgsql STABLE
     SET search_path TO '$user', 'public'
@@ -73,6 +135,25 @@ BEGIN
 END
 $_$;
 
+CREATE FUNCTION public.latchgate_record_reset() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO '$user', 'public'
+    AS $$
+DECLARE
+    taken bigint := latchgate_begin_change();
+    touched limit_resets := CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+BEGIN
+    IF touched.holder = 'TENANT' THEN
+        INSERT INTO changes (revision, entity, id) VALUES (taken, 'tenant', touched.holder_id);
+    ELSE
+        INSERT INTO changes (revision, entity, id)
+        SELECT taken, 'key', key_id FROM keys WHERE lineage_id = touched.holder_id;
+    END IF;
+    PERFORM pg_notify('latchgate_changes', '');
+    RETURN NULL;
+END
+$$;
+
 CREATE FUNCTION public.latchgate_stamp() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO '$user', 'public'
@@ -81,6 +162,26 @@ BEGIN
     NEW.revision := latchgate_begin_change();
     NEW.update_time := clock_timestamp();
     RETURN NEW;
+END
+$$;
+
+CREATE FUNCTION public.latchgate_take_back_quotas(buckets text[], starts date[], units bigint[], timelines text[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO '$user', 'public'
+    AS $$
+DECLARE
+    here text := latchgate_timeline();
+    unspent record;
+BEGIN
+    FOR unspent IN
+        SELECT * FROM unnest(buckets, starts, units, timelines) AS u (bucket, period_start, units, timeline)
+        ORDER BY u.bucket COLLATE "C"
+    LOOP
+        -- What was lent in a history that a promotion cut off was never counted here.
+        CONTINUE WHEN unspent.timeline <> here;
+        UPDATE quota_grants AS q SET granted = q.granted - unspent.units
+        WHERE q.bucket = unspent.bucket AND q.period_start = unspent.period_start;
+    END LOOP;
 END
 $$;
 
@@ -209,6 +310,17 @@ ALTER TABLE public.keys ALTER COLUMN number ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+CREATE TABLE public.limit_resets (
+    holder text NOT NULL,
+    holder_id text NOT NULL,
+    name text NOT NULL,
+    spent bigint NOT NULL,
+    update_time timestamp with time zone NOT NULL,
+    revision bigint NOT NULL,
+    CONSTRAINT limit_resets_holder_check CHECK ((holder = ANY (ARRAY['KEY'::text, 'TENANT'::text]))),
+    CONSTRAINT limit_resets_spent_check CHECK ((spent >= 0))
+);
+
 CREATE TABLE public.plans (
     plan_id text NOT NULL,
     display_name text NOT NULL,
@@ -220,6 +332,13 @@ CREATE TABLE public.plans (
     update_time timestamp with time zone NOT NULL,
     revision bigint NOT NULL,
     CONSTRAINT plans_max_keys_check CHECK ((max_keys >= 0))
+);
+
+CREATE TABLE public.quota_grants (
+    bucket text NOT NULL COLLATE pg_catalog."C",
+    period_start date NOT NULL,
+    granted bigint NOT NULL,
+    CONSTRAINT quota_grants_granted_check CHECK ((granted >= 0))
 );
 
 CREATE SEQUENCE public.replica_beats
@@ -319,8 +438,14 @@ ALTER TABLE ONLY public.keys
 ALTER TABLE ONLY public.keys
     ADD CONSTRAINT keys_pkey PRIMARY KEY (key_id);
 
+ALTER TABLE ONLY public.limit_resets
+    ADD CONSTRAINT limit_resets_pkey PRIMARY KEY (holder, holder_id, name);
+
 ALTER TABLE ONLY public.plans
     ADD CONSTRAINT plans_pkey PRIMARY KEY (plan_id);
+
+ALTER TABLE ONLY public.quota_grants
+    ADD CONSTRAINT quota_grants_pkey PRIMARY KEY (bucket, period_start);
 
 ALTER TABLE ONLY public.replicas
     ADD CONSTRAINT replicas_pkey PRIMARY KEY (replica_id);
@@ -353,7 +478,11 @@ CREATE INDEX changes_commit_time ON public.changes USING btree (commit_time);
 
 CREATE INDEX changes_revision ON public.changes USING btree (revision);
 
+CREATE INDEX keys_lineage ON public.keys USING btree (lineage_id);
+
 CREATE INDEX keys_tenant ON public.keys USING btree (tenant_id, number DESC);
+
+CREATE INDEX quota_grants_period ON public.quota_grants USING btree (period_start);
 
 CREATE INDEX tenants_plan ON public.tenants USING btree (plan_id) WHERE (plan_id IS NOT NULL);
 
@@ -368,6 +497,10 @@ ALTER TABLE public.key_secrets ENABLE ALWAYS TRIGGER latchgate_1_note_snapshot;
 CREATE TRIGGER latchgate_1_note_snapshot BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE ON public.keys FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_note_snapshot();
 
 ALTER TABLE public.keys ENABLE ALWAYS TRIGGER latchgate_1_note_snapshot;
+
+CREATE TRIGGER latchgate_1_note_snapshot BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE ON public.limit_resets FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_note_snapshot();
+
+ALTER TABLE public.limit_resets ENABLE ALWAYS TRIGGER latchgate_1_note_snapshot;
 
 CREATE TRIGGER latchgate_1_note_snapshot BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE ON public.plans FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_note_snapshot();
 
@@ -392,6 +525,10 @@ ALTER TABLE public.key_secrets ENABLE ALWAYS TRIGGER latchgate_2_take_clock;
 CREATE TRIGGER latchgate_2_take_clock BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE ON public.keys FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_take_clock();
 
 ALTER TABLE public.keys ENABLE ALWAYS TRIGGER latchgate_2_take_clock;
+
+CREATE TRIGGER latchgate_2_take_clock BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE ON public.limit_resets FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_take_clock();
+
+ALTER TABLE public.limit_resets ENABLE ALWAYS TRIGGER latchgate_2_take_clock;
 
 CREATE TRIGGER latchgate_2_take_clock BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE ON public.plans FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_take_clock();
 
@@ -453,6 +590,10 @@ CREATE TRIGGER latchgate_3_record_insert AFTER INSERT ON public.tenants REFERENC
 
 ALTER TABLE public.tenants ENABLE ALWAYS TRIGGER latchgate_3_record_insert;
 
+CREATE TRIGGER latchgate_3_record_reset AFTER INSERT OR DELETE OR UPDATE ON public.limit_resets FOR EACH ROW EXECUTE FUNCTION public.latchgate_record_reset();
+
+ALTER TABLE public.limit_resets ENABLE ALWAYS TRIGGER latchgate_3_record_reset;
+
 CREATE TRIGGER latchgate_3_record_truncate AFTER TRUNCATE ON public.key_roles FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('key', 'key_id');
 
 ALTER TABLE public.key_roles ENABLE ALWAYS TRIGGER latchgate_3_record_truncate;
@@ -464,6 +605,10 @@ ALTER TABLE public.key_secrets ENABLE ALWAYS TRIGGER latchgate_3_record_truncate
 CREATE TRIGGER latchgate_3_record_truncate AFTER TRUNCATE ON public.keys FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('key', 'key_id');
 
 ALTER TABLE public.keys ENABLE ALWAYS TRIGGER latchgate_3_record_truncate;
+
+CREATE TRIGGER latchgate_3_record_truncate AFTER TRUNCATE ON public.limit_resets FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('', '');
+
+ALTER TABLE public.limit_resets ENABLE ALWAYS TRIGGER latchgate_3_record_truncate;
 
 CREATE TRIGGER latchgate_3_record_truncate AFTER TRUNCATE ON public.plans FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('plan', 'plan_id');
 
@@ -501,9 +646,17 @@ CREATE TRIGGER latchgate_3_record_update AFTER UPDATE ON public.tenants REFERENC
 
 ALTER TABLE public.tenants ENABLE ALWAYS TRIGGER latchgate_3_record_update;
 
+CREATE TRIGGER latchgate_forget_limits AFTER DELETE ON public.tenants FOR EACH ROW EXECUTE FUNCTION public.latchgate_forget_tenant_limits();
+
+ALTER TABLE public.tenants ENABLE ALWAYS TRIGGER latchgate_forget_limits;
+
 CREATE TRIGGER latchgate_stamp BEFORE INSERT OR UPDATE ON public.keys FOR EACH ROW EXECUTE FUNCTION public.latchgate_stamp();
 
 ALTER TABLE public.keys ENABLE ALWAYS TRIGGER latchgate_stamp;
+
+CREATE TRIGGER latchgate_stamp BEFORE INSERT OR UPDATE ON public.limit_resets FOR EACH ROW EXECUTE FUNCTION public.latchgate_stamp();
+
+ALTER TABLE public.limit_resets ENABLE ALWAYS TRIGGER latchgate_stamp;
 
 CREATE TRIGGER latchgate_stamp BEFORE INSERT OR UPDATE ON public.plans FOR EACH ROW EXECUTE FUNCTION public.latchgate_stamp();
 

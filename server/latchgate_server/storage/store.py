@@ -48,6 +48,12 @@ class PostgresStore:
         with told_plainly():
             await self._pool.execute(SQL["prune_changes"], older_than)
 
+    async def prune_limits(self) -> None:
+        """Forget what was used of quotas in past periods, and of limits whose holders are gone."""
+        with told_plainly():
+            await self._pool.execute(SQL["prune_quotas"])
+            await self._pool.execute(SQL["prune_resets"])
+
     async def _value(self, statement: str) -> Any:
         with told_plainly():
             return await self._pool.fetchval(SQL[statement])

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import asyncpg
 
+from latchgate_server.core.charging import HeldLimit
 from latchgate_server.core.model import Key, Plan, Role, SecretHash, Tenant
 from latchgate_server.core.ports import AuditEvent
 from latchgate_server.storage.failures import told_plainly
@@ -76,6 +77,9 @@ class PostgresTransaction:
 
     async def delete_key(self, key_id: str) -> None:
         await self._run("delete_key", key_id)
+
+    async def set_limit(self, held: HeldLimit, spent: int) -> None:
+        await self._run("set_limit", held.holder.name, held.holder_id, held.limit.name, spent)
 
     async def insert_request(self, actor: str, request_id: UUID, key_id: str) -> None:
         await self._run("insert_request", actor, request_id, key_id)

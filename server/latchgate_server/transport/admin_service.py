@@ -12,6 +12,7 @@ from latchgate_server.admin.bulk import BulkRevocation
 from latchgate_server.admin.explain import Explanations
 from latchgate_server.admin.keys import Keys
 from latchgate_server.admin.leaks import Leaks
+from latchgate_server.admin.limits import LimitResets
 from latchgate_server.admin.plans import Plans
 from latchgate_server.admin.roles import Roles
 from latchgate_server.admin.rotation import Rotation
@@ -42,6 +43,7 @@ from latchgate_server.transport.convert_audit import (
     rotation_from,
 )
 from latchgate_server.transport.convert_keys import filter_from, key_changes_from, key_id_from, key_to, new_key_from
+from latchgate_server.transport.convert_limits import limit_status_to, reset_from
 from latchgate_server.transport.convert_verify import question_from
 from latchgate_server.transport.rpc import AdmitsAdministrators, admin_rpc, not_built
 
@@ -59,6 +61,7 @@ class UseCases:
     leaks: Leaks
     explanations: Explanations
     audit_log: AuditLog
+    limit_resets: LimitResets
 
 
 class AdminServicer(AdmitsAdministrators, admin_service_pb2_grpc.AdminServiceServicer):
@@ -75,6 +78,7 @@ class AdminServicer(AdmitsAdministrators, admin_service_pb2_grpc.AdminServiceSer
         self._leaks = use_cases.leaks
         self._explanations = use_cases.explanations
         self._audit_log = use_cases.audit_log
+        self._limit_resets = use_cases.limit_resets
         self._clock = clock
 
     @admin_rpc
@@ -267,9 +271,18 @@ class AdminServicer(AdmitsAdministrators, admin_service_pb2_grpc.AdminServiceSer
         page = await self._audit_log.list(caller, audit_filter_from(request), page_from(request))
         return pb.ListAuditEventsResponse(events=map(audit_event_to, page.items), next_page_token=page.next_token)
 
+    @admin_rpc
+    async def ResetLimit(self, request: pb.ResetLimitRequest, caller: Caller) -> pb.ResetLimitResponse:
+        key_id, tenant_id, name, remaining = reset_from(request)
+        reason = reason_from(request.reason)
+        if key_id:
+            status, propagation = await self._limit_resets.reset_keys(caller, key_id, name, remaining, reason)
+        else:
+            status, propagation = await self._limit_resets.reset_tenants(caller, tenant_id, name, remaining, reason)
+        return pb.ResetLimitResponse(limit=limit_status_to(status), propagation=propagation_to(propagation))
+
     ImportKeys = not_built
     GetRotation = not_built
-    ResetLimit = not_built
     GetUsage = not_built
     ListKeyUses = not_built
     ListKeySources = not_built

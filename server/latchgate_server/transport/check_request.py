@@ -116,6 +116,7 @@ def _parsed(given: Mapping[str, str]) -> RouteNeeds:
         requirement=parse_requirement(permissions) if permissions else None,
         capability=capability,
         resource=resource,
+        cost=int(cost),
     )
     return RouteNeeds(question, int(cost))
 

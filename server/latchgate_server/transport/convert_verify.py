@@ -20,7 +20,9 @@ from latchgate_server.core.permissions import MalformedRequirement, parse_requir
 from latchgate_server.core.record import Record
 from latchgate_server.core.verification import Verification
 from latchgate_server.transport.convert_admin import time_to
+from latchgate_server.transport.convert_limits import charge_part
 from latchgate_server.transport.fields import Fields, set_claims
+from latchgate_server.transport.wire_format import varint
 
 _Response = verify_service_pb2.VerifyResponse
 
@@ -58,7 +60,7 @@ def question_from(request: verify_service_pb2.VerifyRequest) -> Question:
         _refuse(request, error)
     if (
         act_as
-        or request.cost < 0
+        or not 0 <= request.cost <= bounds.COST
         or request.at_least_revision < 0
         or len(capability) > bounds.CAPABILITY_LENGTH
         or len(resource) > bounds.RESOURCE_LENGTH
@@ -71,6 +73,7 @@ def question_from(request: verify_service_pb2.VerifyRequest) -> Question:
         capability=capability,
         act_as=act_as,
         resource=resource,
+        cost=request.cost if request.HasField("cost") else 1,
     )
 
 
@@ -85,8 +88,8 @@ def _check(request: verify_service_pb2.VerifyRequest, fields: Fields) -> None:
     fields.text("act_as", request.act_as, bounds.USER_LENGTH)
     fields.length("required_capability", request.required_capability, bounds.CAPABILITY_LENGTH)
     fields.length("resource", request.resource, bounds.RESOURCE_LENGTH)
-    if request.cost < 0:
-        fields.wrong("cost", "0 or more")
+    if not 0 <= request.cost <= bounds.COST:
+        fields.wrong("cost", f"0 to {bounds.COST}")
     if request.at_least_revision < 0:
         fields.wrong("at_least_revision", "0 or more")
     fields.check()
@@ -103,6 +106,8 @@ def verification_to(verification: Verification) -> bytes:
             response += _Response(identity=decision_pb2.Identity(user=verification.user)).SerializeToString()
     if verification.stale:
         response += _STALE
+    if verification.charge.statuses:
+        response += charge_part(verification)
     return response
 
 
@@ -111,16 +116,6 @@ def batch_to(responses: Sequence[bytes], errors: Mapping[int, verify_service_pb2
     parts = [b"".join((_RESPONSES_TAG, varint(len(response)), response)) for response in responses]
     parts.append(verify_service_pb2.BatchVerifyResponse(errors=errors).SerializeToString())
     return b"".join(parts)
-
-
-def varint(number: int) -> bytes:
-    """The number in base 128, least significant part first (Protocol Buffers, "Encoding": "Base 128 Varints")."""
-    parts = bytearray()
-    while number > 0x7F:
-        parts.append(number & 0x7F | 0x80)
-        number >>= 7
-    parts.append(number)
-    return bytes(parts)
 
 
 @lru_cache(maxsize=64)

@@ -29,6 +29,7 @@ class Feed:
     is_lost: whether the database did not answer when it was last asked.
     last_beat_at: when the last beat that succeeded began, on the monotonic clock; None before the first.
     has_beaten: set from the first beat that succeeded.
+    replicas: how many processes serve this database, this one among them, as of the last beat.
     """
 
     def __init__(self, links: FeedLinks, cache: RecordCache, clock: Clock, replica_id: str, lease: float) -> None:
@@ -45,6 +46,7 @@ class Feed:
         self.is_lost = True
         self.last_beat_at: float | None = None
         self.has_beaten = asyncio.Event()
+        self.replicas = 1
 
     def has_lease(self) -> bool:
         """Whether a record taken from the cache in this very step may be decided on."""
@@ -85,6 +87,7 @@ class Feed:
             await link.beat(self._replica_id, known, self._lease)
             read = await link.read_changes(known)
             self._cache.apply(read.revision, read.changes)
+            self.replicas = read.replicas
             self._valid_until = began + self._lease - margin(self._lease)
             if read.revision != known:
                 await link.acknowledge(self._replica_id, read.revision)

@@ -7,10 +7,11 @@ import hmac
 from typing import NamedTuple
 
 from latchgate_server.core import key_format
+from latchgate_server.core.charging import NO_CHARGE, Charge
 from latchgate_server.core.errors import RevisionNotReached
 from latchgate_server.core.model import DenialReason, Question
 from latchgate_server.core.policy import decide
-from latchgate_server.core.ports import Clock, RenewsHashes
+from latchgate_server.core.ports import ChargesLimits, Clock, RenewsHashes
 from latchgate_server.core.record import Record
 from latchgate_server.core.verification import Verification
 from latchgate_server.hashing import SecretHasher
@@ -40,6 +41,7 @@ class Verifier:
         outage: Outage,
         hasher: SecretHasher,
         renewal: RenewsHashes,
+        limits: ChargesLimits,
         clock: Clock,
     ) -> None:
         self._cache = cache
@@ -48,6 +50,7 @@ class Verifier:
         self._outage = outage
         self._hasher = hasher
         self._renewal = renewal
+        self._limits = limits
         self._clock = clock
         self._proofs: dict[tuple[str, str, bytes], asyncio.Task[bool]] = {}
 
@@ -71,7 +74,7 @@ class Verifier:
             return verification
         if not await self._is_proven(known.entry, secret):
             return _denied(DenialReason.INVALID_SECRET, known)
-        return self._decide(known, question)
+        return self._decide(known, question) or await self._charge(known, question)
 
     def verify_from_memory(
         self, key_string: str, question: Question, at_least_revision: int = 0
@@ -120,7 +123,7 @@ class Verifier:
         return _Known(loaded.entry, loaded.revision)
 
     def _answer(self, known: _Known, secret: str, question: Question) -> Verification | None:
-        """The decision, or None where only Argon2 can tell whether the secret is right."""
+        """The decision; None where Argon2 must tell whether the secret is right, or others what is left of limits."""
         record = known.entry.record
         if record is None:
             return _denied(DenialReason.INVALID_API_KEY, known)
@@ -137,6 +140,8 @@ class Verifier:
         record = entry.record
         assert record is not None, "a key that does not exist has no secret"
         digest = self._hasher.digest(secret)
+        if entry.proven is not None and hmac.compare_digest(entry.proven, digest):
+            return True
         same = (record.identity.key_id, record.secret.phc, digest)
         proof = self._proofs.get(same)
         if proof is None:
@@ -156,16 +161,39 @@ class Verifier:
             self._renewal.renew(key_id, secret, record.secret)
         return proven
 
-    def _decide(self, known: _Known, question: Question) -> Verification:
+    def _decide(self, known: _Known, question: Question) -> Verification | None:
+        """The decision about a proven key; None where its limits must be asked of others."""
         record = known.entry.record
         assert record is not None, "a key that does not exist is denied before"
-        return Verification(
-            denial_reason=decide(record, question, self._clock.now()),
-            record=record,
-            user=question.act_as if question.act_as and record.may_act_as else record.identity.user,
-            revision=known.revision,
-            stale=known.stale,
-        )
+        reason = decide(record, question, self._clock.now())
+        charge = NO_CHARGE
+        if reason is None and question.cost is not None and (record.limits.rates or record.limits.quotas):
+            taken = self._limits.charge_from_memory(record.limits, question.cost)
+            if taken is None:
+                return None
+            charge, reason = taken, taken.denial_reason
+        return _told(known, record, question, reason, charge)
+
+    async def _charge(self, known: _Known, question: Question) -> Verification:
+        """The decision about a key that passes every other check."""
+        record = known.entry.record
+        assert record is not None, "a key that does not exist is denied before"
+        assert question.cost is not None, "else there are no limits to ask"
+        charge = await self._limits.charge(record.limits, question.cost)
+        return _told(known, record, question, charge.denial_reason, charge)
+
+
+def _told(
+    known: _Known, record: Record, question: Question, reason: DenialReason | None, charge: Charge
+) -> Verification:
+    return Verification(
+        denial_reason=reason,
+        record=record,
+        user=question.act_as if question.act_as and record.may_act_as else record.identity.user,
+        revision=known.revision,
+        stale=known.stale,
+        charge=charge,
+    )
 
 
 def _denied(reason: DenialReason, known: _Known) -> Verification:

@@ -1,0 +1,252 @@
+"""Quotas: portions of them in this process's memory, borrowed from a ledger that all processes share.
+
+A portion is spent without asking anybody. What is lent counts as spent until it is given back, so the sum that is
+granted never exceeds the quota; a process that crashes wastes at most what it had borrowed, since nobody knows what it
+had spent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import structlog
+
+from latchgate_server import observability
+from latchgate_server.core import bounds
+from latchgate_server.core.charging import HeldQuota
+from latchgate_server.core.errors import CannotDecide, Overloaded
+from latchgate_server.core.limit_stores import Portion, PortionWanted, QuotaLedger, Unspent
+from latchgate_server.core.ports import Clock
+
+_FIRST_SIZE = 16
+_LARGEST_SIZE = 1_000_000
+_BUSY_SECONDS = 1.0  # a portion that lasts less doubles the next one
+_QUIET_SECONDS = 4.0  # one that lasts longer halves it
+_IDLE_SECONDS = 1.0
+_REFUSAL_SECONDS = 0.5
+_BATCH = 1_000
+_WAITING = 20_000
+
+_log = structlog.get_logger()
+
+
+class Left(NamedTuple):
+    """What is left of a quota. What other processes have borrowed counts as spent.
+
+    held: units that this process may spend. elsewhere: units that nobody has. seconds: to the end of the period; None:
+    it has no end.
+    """
+
+    held: int
+    elsewhere: int
+    seconds: float | None
+
+
+@dataclass(slots=True)
+class _Borrowed:
+    """What this process holds of one quota.
+
+    left: units to spend. elsewhere: units that nobody had been lent when the ledger was last asked, at `asked_at`.
+    ends_at: of the period, on the monotonic clock. size: how much to ask for next time.
+    """
+
+    quota: HeldQuota
+    left: int = 0
+    elsewhere: int = 0
+    asked_at: float = -math.inf
+    ends_at: float = -math.inf
+    has_end: bool = True
+    used_at: float = -math.inf
+    size: int = _FIRST_SIZE
+    period_start: str = ""
+    timeline: str = ""
+
+
+@dataclass(slots=True)
+class _Wish:
+    """What waiting calls need of one quota. most: the largest of their costs. due: all of them together."""
+
+    quota: HeldQuota
+    most: int
+    due: int
+    granted: asyncio.Future[None] = field(repr=False)
+
+
+class Quotas:
+    """The portions of one process."""
+
+    def __init__(self, ledger: QuotaLedger, clock: Clock) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._borrowed: dict[str, _Borrowed] = {}
+        self._wishes: dict[str, _Wish] = {}
+        self._asking: asyncio.Task[None] | None = None
+        self._giving_back = asyncio.Lock()
+
+    def __len__(self) -> int:
+        return len(self._borrowed)
+
+    def missing(self, quotas: Sequence[HeldQuota], cost: int) -> list[HeldQuota]:
+        """Those of which memory cannot tell whether they have the cost left."""
+        now = self._clock.monotonic()
+        return [quota for quota in quotas if not self._is_known(quota, cost, now)]
+
+    def _is_known(self, quota: HeldQuota, cost: int, now: float) -> bool:
+        borrowed = self._current(quota, now)
+        if borrowed is None:
+            return False
+        if borrowed.left >= cost:
+            return True
+        return borrowed.left + borrowed.elsewhere < cost and now < borrowed.asked_at + _REFUSAL_SECONDS
+
+    def _current(self, quota: HeldQuota, now: float) -> _Borrowed | None:
+        """What is held of exactly this quota, in this period."""
+        borrowed = self._borrowed.get(quota.held.bucket)
+        if borrowed is None or now >= borrowed.ends_at or borrowed.quota.quota != quota.quota:
+            return None
+        return borrowed
+
+    def lefts(self, quotas: Sequence[HeldQuota]) -> list[Left]:
+        """What is left of each; none of them is missing."""
+        if not quotas:
+            return []
+        now = self._clock.monotonic()
+        held = [self._borrowed[quota.held.bucket] for quota in quotas]
+        return [Left(b.left, b.elsewhere, max(0.0, b.ends_at - now) if b.has_end else None) for b in held]
+
+    def take(self, quotas: Sequence[HeldQuota], cost: int) -> Sequence[_Borrowed]:
+        """Spend the cost of each, which all have it; and borrow more in time. Returns what it was taken from."""
+        now = self._clock.monotonic()
+        taken_from = [self._borrowed[quota.held.bucket] for quota in quotas]
+        for borrowed in taken_from:
+            borrowed.left -= cost
+            borrowed.used_at = now
+            if borrowed.elsewhere and borrowed.left * 4 < borrowed.size and len(self._wishes) < _WAITING:
+                _ = self._wish(borrowed.quota, 0)  # nobody waits for it
+        return taken_from
+
+    def put_back(self, taken_from: Sequence[_Borrowed], cost: int) -> None:
+        """Undo a `take` whose decision came out as a denial."""
+        for borrowed in taken_from:
+            # What was given back meanwhile, or is of an ended period, is gone; then the cost is wasted.
+            if self._borrowed.get(borrowed.quota.held.bucket) is borrowed:
+                borrowed.left += cost
+
+    # Borrowing ------------------------------------------------------------------------------------------------------
+
+    async def borrow(self, quotas: Sequence[HeldQuota], cost: int) -> None:
+        """Ask the ledger for enough of each, in a query that is sent after this call.
+
+        Raises CannotDecide where it does not answer, Overloaded where too many wait already.
+        """
+        await asyncio.gather(*(asyncio.shield(self._wish(quota, cost)) for quota in quotas))
+
+    def _wish(self, quota: HeldQuota, cost: int) -> asyncio.Future[None]:
+        bucket = quota.held.bucket
+        wish = self._wishes.get(bucket)
+        if wish is None or wish.quota.quota != quota.quota:
+            if len(self._wishes) >= _WAITING:
+                raise Overloaded("too many quotas are being asked for at once")
+            wish = self._wishes[bucket] = _Wish(quota, 0, 0, asyncio.get_running_loop().create_future())
+        wish.most = max(wish.most, cost)
+        wish.due = min(bounds.LIMIT_VALUE, wish.due + cost)
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.get_running_loop().create_task(self._ask())
+        return wish.granted
+
+    async def _ask(self) -> None:
+        while self._wishes:
+            batch = [self._wishes.pop(bucket) for bucket in list(self._wishes)[:_BATCH]]
+            try:
+                await self._ask_for(batch)
+            except BaseException as error:
+                for wish in batch:
+                    _fail(wish.granted, error)
+                if not isinstance(error, Exception):
+                    raise
+            else:
+                for wish in batch:
+                    if not wish.granted.done():
+                        wish.granted.set_result(None)
+
+    async def _ask_for(self, batch: Sequence[_Wish]) -> None:
+        now = self._clock.monotonic()
+        # Of a limit that was changed nothing is kept: the new one may be lower than what this process still has.
+        await self._hand_back([wish.quota.held.bucket for wish in batch if self._current(wish.quota, now) is None])
+        wanted = [self._wanted(wish, now) for wish in batch]
+        began = self._clock.monotonic()
+        portions = await self._ledger.lend(wanted)
+        observability.QUOTA_PORTIONS.inc(len(portions))
+        for wish, portion in zip(batch, portions, strict=True):
+            self._add(wish.quota, portion, began)
+
+    def _wanted(self, wish: _Wish, now: float) -> PortionWanted:
+        borrowed = self._current(wish.quota, now)
+        if borrowed is None:
+            return PortionWanted(wish.quota, wish.most, wish.due, _FIRST_SIZE)
+        lasted = now - borrowed.asked_at
+        if lasted < _BUSY_SECONDS:
+            borrowed.size = min(_LARGEST_SIZE, borrowed.size * 2)
+        elif lasted > _QUIET_SECONDS:
+            borrowed.size = max(1, borrowed.size // 2)
+        least, due = max(0, wish.most - borrowed.left), max(0, wish.due - borrowed.left)
+        return PortionWanted(wish.quota, least, due, borrowed.size)
+
+    def _add(self, quota: HeldQuota, portion: Portion, began: float) -> None:
+        """Keep a portion.
+
+        began: a moment before the ledger was asked, so that the period ends here no later than it does there.
+        """
+        borrowed = self._borrowed.get(quota.held.bucket)
+        if borrowed is None or borrowed.period_start != portion.period_start:
+            borrowed = self._borrowed[quota.held.bucket] = _Borrowed(quota, used_at=began)
+        borrowed.left += portion.units
+        borrowed.elsewhere = portion.left
+        borrowed.asked_at = began
+        borrowed.has_end = portion.seconds_left is not None
+        borrowed.ends_at = math.inf if portion.seconds_left is None else began + portion.seconds_left
+        borrowed.period_start, borrowed.timeline = portion.period_start, portion.timeline
+
+    # Giving back ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Give back what lies idle, for as long as the process lives."""
+        while True:
+            await self._clock.sleep(_IDLE_SECONDS / 2)
+            await self._give_back(self._clock.monotonic() - _IDLE_SECONDS)
+
+    async def close(self) -> None:
+        """Give back everything. Nothing may be taken any more."""
+        if self._asking is not None:
+            await asyncio.wait({self._asking})
+        await self._give_back(math.inf)
+
+    async def _give_back(self, unused_since: float) -> None:
+        async with self._giving_back:
+            await self._hand_back([b for b, borrowed in self._borrowed.items() if borrowed.used_at <= unused_since])
+
+    async def _hand_back(self, buckets: Sequence[str]) -> None:
+        """Let go of what is held of these buckets."""
+        # First out of hand and then back in the ledger: never in both.
+        let_go = [self._borrowed.pop(bucket) for bucket in buckets if bucket in self._borrowed]
+        unspent = [
+            Unspent(borrowed.quota.held.bucket, borrowed.left, borrowed.period_start, borrowed.timeline)
+            for borrowed in let_go
+            if borrowed.left
+        ]
+        for start in range(0, len(unspent), _BATCH):
+            try:
+                await self._ledger.take_back(unspent[start : start + _BATCH])
+            except CannotDecide as error:
+                # It may have worked or not: to try again could give back twice.
+                _log.warning(observability.QUOTA_PORTIONS_LOST, error=str(error))
+
+
+def _fail(future: asyncio.Future[None], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # nobody may be waiting any more; that is no leak worth a warning
