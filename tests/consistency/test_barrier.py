@@ -6,7 +6,7 @@ All leases here are 30 s, of which a replica uses 27 (the margin is a tenth) and
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -317,7 +317,7 @@ class Rows:
     async def acknowledgements(self) -> AsyncIterator[Acknowledgements]:
         yield self
 
-    async def wait(self, seconds: float) -> None:
+    async def wait(self, replica_ids: Collection[str], revision: int, seconds: float) -> None:
         await self.clock.sleep(seconds)
 
     def _ask(self) -> None:
@@ -388,21 +388,44 @@ async def _hears(waiting: asyncio.Task[Any]) -> bool:
     return bool(done)
 
 
-async def test_an_acknowledgement_wakes_everybody_who_waits(world: World) -> None:
+@pytest.fixture
+async def table_with_ears(world: World) -> AsyncIterator[PostgresReplicaTable]:
     table = PostgresReplicaTable(world.deployment.pool, world.deployment.url, 30.0)
-    links = PostgresFeedLinks(world.deployment.url, 30.0)
-    try:
-        async with (
-            links.open() as link,
-            table.acknowledgements() as first,
-            table.acknowledgements() as second,
-        ):
-            waiting = [asyncio.get_running_loop().create_task(each.wait(20.0)) for each in (first, second)]
-            await link.acknowledge("somebody", 1)
-            assert [await _hears(task) for task in waiting] == [True, True]
-        async with links.open() as link, table.acknowledgements() as again:
-            leaving = asyncio.get_running_loop().create_task(again.wait(20.0))
-            await link.deregister("somebody")
-            assert await _hears(leaving)
-    finally:
-        table.close()
+    yield table
+    table.close()
+
+
+async def test_an_acknowledgement_wakes_everybody_who_waits(
+    world: World, table_with_ears: PostgresReplicaTable
+) -> None:
+    table, links = table_with_ears, PostgresFeedLinks(world.deployment.url, 30.0)
+    async with (
+        links.open() as link,
+        table.acknowledgements() as first,
+        table.acknowledgements() as second,
+    ):
+        loop = asyncio.get_running_loop()
+        waiting = [loop.create_task(each.wait(["somebody"], 7, 20.0)) for each in (first, second)]
+        await link.acknowledge("somebody", 7)
+        assert [await _hears(task) for task in waiting] == [True, True]
+    async with links.open() as link, table.acknowledgements() as again:
+        leaving = asyncio.get_running_loop().create_task(again.wait(["somebody"], 7, 20.0))
+        await link.deregister("somebody")
+        assert await _hears(leaving)
+
+
+async def test_nobody_is_woken_before_all_whom_they_wait_for_have_come_far_enough(
+    world: World, table_with_ears: PostgresReplicaTable
+) -> None:
+    """Each look costs the database a statement, and one is enough."""
+    async with (
+        PostgresFeedLinks(world.deployment.url, 30.0).open() as link,
+        table_with_ears.acknowledgements() as acknowledgements,
+    ):
+        waiting = asyncio.get_running_loop().create_task(acknowledgements.wait(["one", "two"], 7, 20.0))
+        for replica_id, revision in (("one", 8), ("two", 6), ("three", 9)):
+            await link.acknowledge(replica_id, revision)
+        heard, _ = await asyncio.wait({waiting}, timeout=0.3)
+        assert not heard
+        await link.acknowledge("two", 7)
+        assert await _hears(waiting)

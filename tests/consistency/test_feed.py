@@ -33,6 +33,7 @@ class RecordingLink:
         self.feed = Feed(self, self.cache, MachineClock(self.stage), "replica", 30.0)
         self.changes = ChangesRead(1, [])
         self.calls: list[str] = []
+        self.is_hinted = False
         self.on_call: Callable[[str], None] = lambda _: None
 
     @asynccontextmanager
@@ -62,9 +63,10 @@ class RecordingLink:
     async def deregister(self, replica_id: str) -> None:
         self.note("deregister")
 
-    async def changed(self, seconds: float) -> None:
+    async def changed(self, seconds: float) -> bool:
         self.note(f"idle for {seconds:.0f} s")
         await self.stage.halt("idle")
+        return self.is_hinted
 
     def hint(self) -> None:
         self.note("hint")
@@ -157,6 +159,44 @@ async def test_a_beat_that_took_longer_than_the_lease_gives_none(link: Recording
     link.on_call = take_long
     await link.feed.beat(link)
     assert not link.feed.has_lease()
+
+
+async def test_a_glance_reads_evicts_and_acknowledges_and_leaves_the_lease_as_it_is(link: RecordingLink) -> None:
+    link.changes = ChangesRead(3, [Change("key", "key")])
+    await link.feed.glance(link)
+    assert link.calls == ["read after 1: no lease, in memory", "acknowledge 3: no lease, evicted"]
+    await link.feed.beat(link)
+    link.stage.time = 26.9
+    await link.feed.glance(link)
+    assert link.feed.has_lease()
+    link.stage.time = 27.0
+    assert not link.feed.has_lease()
+
+
+async def test_a_glance_that_found_nothing_new_says_nothing(link: RecordingLink) -> None:
+    await link.feed.glance(link)
+    assert link.calls == ["read after 1: no lease, in memory"]
+
+
+async def test_hints_are_followed_by_glances_and_put_no_beat_off(link: RecordingLink) -> None:
+    running = await link.stage.start(link.feed.run())
+    link.is_hinted = True
+    for _ in range(3):
+        link.stage.time += 4.0
+        await link.stage.resume(running)
+    assert [call.partition(":")[0] for call in link.calls[3:]] == [
+        "idle for 10 s",
+        "read after 1",
+        "idle for 6 s",
+        "read after 1",
+        "idle for 2 s",
+        "read after 1",
+        "upsert replica at 1 for 30 s",
+        "read after 1",
+        "idle for 10 s",
+    ]
+    running.cancel()
+    await asyncio.wait({running})
 
 
 async def test_a_replica_beats_three_times_in_a_lease_and_leaves_in_order(link: RecordingLink) -> None:
@@ -263,7 +303,7 @@ async def test_a_statement_by_hand_on_more_than_1_000_rows_evicts_everything(wor
 async def test_everybody_who_asks_during_a_beat_shares_the_next(world: World) -> None:
     (replica,) = world.replicas
     await replica.run_to("after read")
-    waiting = [asyncio.get_running_loop().create_task(replica.feed.next_beat()) for _ in range(3)]
+    waiting = [asyncio.get_running_loop().create_task(replica.feed.next_look()) for _ in range(3)]
     await asyncio.sleep(0)
     await replica.run_to("idle")
     await asyncio.sleep(0)
@@ -274,7 +314,7 @@ async def test_everybody_who_asks_during_a_beat_shares_the_next(world: World) ->
 
 async def test_who_asks_for_a_beat_that_fails_is_told_all_the_same(world: World) -> None:
     (replica,) = world.replicas
-    waiting = asyncio.get_running_loop().create_task(replica.feed.next_beat())
+    waiting = asyncio.get_running_loop().create_task(replica.feed.next_look())
     await asyncio.sleep(0)
     await replica.run_to("before upsert")
     await replica.drop()
@@ -284,7 +324,7 @@ async def test_who_asks_for_a_beat_that_fails_is_told_all_the_same(world: World)
 async def test_who_asks_for_a_beat_without_connection_does_not_wait(world: World) -> None:
     (replica,) = world.replicas
     await replica.drop()
-    await replica.feed.next_beat()
+    await replica.feed.next_look()
 
 
 # Real connections that break, stall and wake --------------------------------------------------------------------------

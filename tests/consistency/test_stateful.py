@@ -121,13 +121,17 @@ VERBS = st.sampled_from(["disable", "enable", "revoke", "expire", "delete", "giv
 
 
 class Race(NamedTuple):
-    """What becomes of one replica around a change, and for how long it then stands still while the other lives on."""
+    """What becomes of one replica around a change, and for how long it then stands still while the other lives on.
+
+    notified: whether both replicas hear of the change, so that they glance at it before they beat.
+    """
 
     number: int
     before: str
     after: str
     seconds: float
     trouble: str
+    notified: bool
 
 
 RACES = st.builds(
@@ -137,6 +141,7 @@ RACES = st.builds(
     st.sampled_from(["", "before read", "after read", "before acknowledge", "after acknowledge", "idle"]),
     st.sampled_from([0.0, 1.0, 1.0, 34.0]),
     st.sampled_from(["", "", "", "load", "load", "prune", "slow mutator"]),
+    st.booleans(),
 )
 
 
@@ -212,6 +217,9 @@ class Replicas(RuleBasedStateMachine):
         self.states.append(after)
         task = self.run(self.world.stage.start(mutation))
         self.waiting[task] = Waiting(len(self.states) - 1, self.promotions)
+        if race.notified:
+            for replica in self.world.replicas:
+                replica.notify()
         if race.trouble == "prune":
             self.prune()
         self.come_to(race.number, race.after)

@@ -3,8 +3,8 @@
 Time stands still until the test lets it pass. What runs is the code that serves: each replica has its own cache,
 loader, feed, verifier and clock. A feed runs over a real connection, but halts before and after each of its statements
 and goes on when the test says so. So a test can pause a replica anywhere, break its connection before a statement
-arrives or before the answer does, hold a load, and let a mutation wait at the barrier meanwhile. Notifications move
-nothing here: every one of them is lost, unless the test lets a replica beat at once.
+arrives or before the answer does, hold a load, and let a mutation wait at the barrier meanwhile. Every notification is
+lost here, but for those that the test lets a replica hear.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import asyncio
 import itertools
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -183,12 +183,14 @@ class MachineClock:
 class HaltingLink:
     """A feed connection that halts before each statement, and again before its answer is seen.
 
-    is_cut: whether its server is gone, which its next statement will find.
+    is_cut: whether its server is gone, which its next statement will find. is_hinted: whether it ends its idling for a
+    glance, rather than for the beat that is due.
     """
 
     def __init__(self, link: FeedLink, stage: Stage) -> None:
         self._link, self._stage = link, stage
         self.is_cut = False
+        self.is_hinted = False
 
     async def _halting(self, name: str, statement: Coroutine[Any, Any, T]) -> T:
         try:
@@ -216,11 +218,13 @@ class HaltingLink:
     async def deregister(self, replica_id: str) -> None:
         await self._halting("deregister", self._link.deregister(replica_id))
 
-    async def changed(self, seconds: float) -> None:
+    async def changed(self, seconds: float) -> bool:
         await self._stage.halt("idle")
+        hinted, self.is_hinted = self.is_hinted, False
+        return hinted
 
     def hint(self) -> None:
-        self._link.hint()
+        """As the verifier does, which then waits: here for a whole beat."""
 
 
 class HaltingLinks:
@@ -312,7 +316,7 @@ class _Deaf:
     def __init__(self, clock: MachineClock) -> None:
         self._clock = clock
 
-    async def wait(self, seconds: float) -> None:
+    async def wait(self, replica_ids: Collection[str], revision: int, seconds: float) -> None:
         await self._clock.sleep(seconds)
 
 
@@ -411,6 +415,11 @@ class Replica:
         """Break the feed's connection where it stands; the next one is opened when time passes, or by `step`."""
         if self.at != "asleep":
             await self._stage.resume(self.following, StoreUnavailable("dropped"))
+
+    def notify(self) -> None:
+        """Let it hear that something changed: when it idles, it glances at the changes before it beats."""
+        if self._links.current is not None:
+            self._links.current.is_hinted = True
 
     def cut(self) -> None:
         """Let the server of the feed's connection be gone, without a sign of it until the next statement."""

@@ -93,7 +93,7 @@ class Barrier:
             confirmed = len(rows) - len(lagging)
             expired = 0
             while lagging:
-                await self._pause(acknowledgements, lagging)
+                await self._pause(acknowledgements, lagging, revision)
                 confirmed += await self._drop_confirmed(lagging, revision, timeline)
                 expired += await self._drop_expired(lagging, timeline)
         if expired:
@@ -116,9 +116,9 @@ class Barrier:
             await self._table.trust(timeline)
         return replicas.rows
 
-    async def _pause(self, acknowledgements: Acknowledgements, lagging: dict[str, _Lagging]) -> None:
+    async def _pause(self, acknowledgements: Acknowledgements, lagging: dict[str, _Lagging], revision: int) -> None:
         soonest = min(entry.deadline for entry in lagging.values()) - self._clock.monotonic()
-        await acknowledgements.wait(max(0.0, min(_POLL_SECONDS, soonest)))
+        await acknowledgements.wait(lagging, revision, max(0.0, min(_POLL_SECONDS, soonest)))
 
     async def _drop_confirmed(self, lagging: dict[str, _Lagging], revision: int, timeline: str) -> int:
         """Stop waiting for those that have acknowledged or left; returns how many acknowledged."""

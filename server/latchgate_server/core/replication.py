@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -64,8 +64,8 @@ class FeedLink(Protocol):
         """Remove the replica's row."""
         ...
 
-    async def changed(self, seconds: float) -> None:
-        """Return at the next hint that something changed, or after `seconds`."""
+    async def changed(self, seconds: float) -> bool:
+        """Return True at the next hint that something changed, or False after `seconds`."""
         ...
 
     def hint(self) -> None:
@@ -127,6 +127,9 @@ class ReplicaTable(Protocol):
 class Acknowledgements(Protocol):
     """Hints that some replica acknowledged something."""
 
-    async def wait(self, seconds: float) -> None:
-        """Return at the next hint, or after `seconds`."""
+    async def wait(self, replica_ids: Collection[str], revision: int, seconds: float) -> None:
+        """Return once all these replicas were heard of, each with the revision or a later one, or after `seconds`.
+
+        Or sooner, where some replica left.
+        """
         ...

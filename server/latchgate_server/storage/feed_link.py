@@ -74,13 +74,14 @@ class PostgresFeedLink:
             await self._connection.execute(SQL["deregister"], replica_id)
             await self._connection.execute(SQL["notify_acknowledged"])
 
-    async def changed(self, seconds: float) -> None:
+    async def changed(self, seconds: float) -> bool:
         try:
             async with asyncio.timeout(seconds):
                 await self._hinted.wait()
         except TimeoutError:
-            pass
+            return False
         self._hinted.clear()
+        return True
 
     def hint(self) -> None:
         self._hinted.set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -55,18 +55,34 @@ class PostgresReplicaTable:
 
 
 class _Hints:
-    """What one waiting mutator hears."""
+    """What one waiting mutator hears: how far each replica says that it is. The rows alone are believed."""
 
     def __init__(self) -> None:
-        self.heard = asyncio.Event()
+        self._said: dict[str, int] = {}
+        self._somebody_left = False
+        self._news = asyncio.Event()
 
-    async def wait(self, seconds: float) -> None:
+    def hear(self, payload: str) -> None:
+        """Take in a notification, `REPLICA REVISION`; an empty one says that somebody left."""
+        replica_id, _, revision = payload.partition(" ")
+        if revision.isdecimal():
+            self._said[replica_id] = int(revision)
+        else:
+            self._somebody_left = True
+        self._news.set()
+
+    async def wait(self, replica_ids: Collection[str], revision: int, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
-                await self.heard.wait()
+                while not self._is_worth_a_look(replica_ids, revision):
+                    self._news.clear()
+                    await self._news.wait()
         except TimeoutError:
             pass
-        self.heard.clear()
+        self._somebody_left = False
+
+    def _is_worth_a_look(self, replica_ids: Collection[str], revision: int) -> bool:
+        return self._somebody_left or all(self._said.get(each, -1) >= revision for each in replica_ids)
 
 
 class _Ear:
@@ -123,6 +139,6 @@ class _Ear:
             self._connection.terminate()
             self._connection = None
 
-    def _on_notify(self, *_details: object) -> None:
+    def _on_notify(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         for hints in self._listeners:
-            hints.heard.set()
+            hints.hear(str(payload))

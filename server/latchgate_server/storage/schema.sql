@@ -8,7 +8,7 @@ CREATE FUNCTION public.latchgate_acknowledge(replica text, applied bigint) RETUR
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
     UPDATE replicas SET applied_revision = applied WHERE replica_id = replica AND applied_revision < applied;
-    PERFORM pg_notify('latchgate_acknowledged', '');
+    PERFORM pg_notify('latchgate_acknowledged', replica || ' ' || applied);
 END
 $$;
 

@@ -1,12 +1,14 @@
 """Follows the changes in the database and holds the lease under which records in memory may be used.
 
-A beat is a few steps whose order carries the whole promise; see docs/consistency.md. A notification only makes the next
-beat start sooner.
+A beat is a few steps whose order carries the whole promise; see docs/consistency.md. A notification only makes the
+replica glance at the changes before the next beat is due.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import structlog
 
@@ -42,7 +44,7 @@ class Feed:
         self._valid_until = 0.0
         self._link: FeedLink | None = None
         self._stopping = False
-        self._waiting_for_beat: list[asyncio.Future[None]] = []
+        self._waiting_for_look: list[asyncio.Future[None]] = []
         self.is_lost = True
         self.last_beat_at: float | None = None
         self.has_beaten = asyncio.Event()
@@ -71,17 +73,26 @@ class Feed:
         self._link = link
         try:
             while not self._stopping:
+                due = self._clock.monotonic() + self._lease / _BEATS_PER_LEASE
                 async with asyncio.timeout(self._lease * _PATIENCE):
                     await self.beat(link)
-                await link.changed(self._lease / _BEATS_PER_LEASE)
+                await self._glance_until(due, link)
             await self._leave(link)
         finally:
             self._link = None
 
+    async def _glance_until(self, due: float, link: FeedLink) -> None:
+        """Follow each hint, until the next beat is due."""
+        while not self._stopping and (left := due - self._clock.monotonic()) > 0:
+            if not await link.changed(left):
+                return
+            if not self._stopping:
+                async with asyncio.timeout(self._lease * _PATIENCE):
+                    await self.glance(link)
+
     async def beat(self, link: FeedLink) -> None:
         """Renew the lease. The order of the steps is what makes a revocation hold."""
-        waiting, self._waiting_for_beat = self._waiting_for_beat, []
-        try:
+        with self._looking():
             began = self._clock.monotonic()
             known = self._cache.applied_revision
             await link.beat(self._replica_id, known, self._lease)
@@ -91,18 +102,33 @@ class Feed:
             self._valid_until = began + self._lease - margin(self._lease)
             if read.revision != known:
                 await link.acknowledge(self._replica_id, read.revision)
+        self._note_beat(began)
+
+    async def glance(self, link: FeedLink) -> None:
+        """Evict what changed, and say so. The lease stays as it is: mutators know of no longer one."""
+        with self._looking():
+            known = self._cache.applied_revision
+            read = await link.read_changes(known)
+            self._cache.apply(read.revision, read.changes)
+            if read.revision != known:
+                await link.acknowledge(self._replica_id, read.revision)
+
+    @contextmanager
+    def _looking(self) -> Iterator[None]:
+        waiting, self._waiting_for_look = self._waiting_for_look, []
+        try:
+            yield
         finally:
             for waiter in waiting:
                 if not waiter.done():
                     waiter.set_result(None)
-        self._note_beat(began)
 
-    async def next_beat(self) -> None:
-        """Return when a beat that began after this call has ended, well or not, or there is no connection."""
+    async def next_look(self) -> None:
+        """Return when a look at the changes that began after this call has ended, well or not, or cannot be had."""
         if self._link is None:
             return
         waiter = asyncio.get_running_loop().create_future()
-        self._waiting_for_beat.append(waiter)
+        self._waiting_for_look.append(waiter)
         self._link.hint()
         try:
             async with asyncio.timeout(self._lease):

@@ -106,9 +106,9 @@ class Verifier:
         return None
 
     async def _obtain(self, key_id: str, at_least_revision: int) -> _Known:
-        """What the database tells, or memory after one more beat."""
+        """What the database tells, or memory after one more look at what changed."""
         if self._cache.applied_revision < at_least_revision:
-            await self._feed.next_beat()
+            await self._feed.next_look()
             known = self._recall(key_id, at_least_revision)
             if known is not None:
                 return known

@@ -65,6 +65,20 @@ _BEAT = (
         scenarios.a_failover_loses_commits_and_others_take_their_numbers,
     ),
     Mutant(
+        "a glance renews no lease",
+        Feed,
+        "glance",
+        ((_APPLY, f"{_APPLY}\nself._valid_until = self._clock.monotonic() + self._lease - margin(self._lease)"),),
+        scenarios.a_forgotten_replica_glances_at_the_changes,
+    ),
+    Mutant(
+        "a glance acknowledges nothing before it is evicted",
+        Feed,
+        "glance",
+        ((f"{_APPLY}\n{_ACKNOWLEDGE}", f"{_ACKNOWLEDGE}\n{_APPLY}"),),
+        scenarios.a_mutation_looks_between_the_acknowledgement_of_a_glance_and_what_follows,
+    ),
+    Mutant(
         "who needs a pruned change evicts everything",
         PostgresFeedLink,
         "read_changes",

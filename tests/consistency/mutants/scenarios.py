@@ -51,6 +51,26 @@ async def a_forgotten_replica_comes_back(world: World) -> None:
     await _is_denied_once_returned(world, revocation, replica, key)
 
 
+async def a_forgotten_replica_glances_at_the_changes(world: World) -> None:
+    """It has no row, so the next mutation does not wait for it."""
+    replica, key = await _replica_that_knows(world)
+    await _forget(world, replica)
+    replica.notify()
+    await replica.run_to("before upsert")
+    revocation = await world.stage.start(world.revoke(key))
+    await _is_denied_once_returned(world, revocation, replica, key)
+
+
+async def a_mutation_looks_between_the_acknowledgement_of_a_glance_and_what_follows(world: World) -> None:
+    """What was acknowledged is no longer waited for."""
+    replica, key = await _replica_that_knows(world)
+    revocation = await world.stage.start(world.revoke(key))
+    replica.notify()
+    await replica.run_to("after acknowledge")
+    await world.stage.advance(1.0)
+    await _is_denied_once_returned(world, revocation, replica, key)
+
+
 async def a_replica_is_forgotten_within_a_beat(world: World) -> None:
     """It pauses after it wrote its row, for so long that the row is deleted; then it reads, and pauses again."""
     replica, key = await _replica_that_knows(world)
@@ -58,7 +78,7 @@ async def a_replica_is_forgotten_within_a_beat(world: World) -> None:
     await _forget(world, replica)
     await replica.run_to("after read")
     revocation = await world.stage.start(world.revoke(key))
-    await replica.run_to("idle")
+    await replica.run_to("before acknowledge")
     await _is_denied_once_returned(world, revocation, replica, key)
 
 

@@ -58,14 +58,14 @@ CREATE TABLE trusted_timeline (
 );
 INSERT INTO trusted_timeline (timeline) VALUES (latchgate_timeline());
 
--- Notes that a replica has evicted everything up to a revision, and wakes the mutators that wait. Its commit need not be
+-- Notes that a replica has evicted everything up to a revision, and tells the mutators that wait. Its commit need not be
 -- synchronous: an acknowledgement that is lost only makes a mutator wait longer.
 CREATE FUNCTION latchgate_acknowledge(replica text, applied bigint) RETURNS void LANGUAGE plpgsql
 SET search_path FROM CURRENT AS $$
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
     UPDATE replicas SET applied_revision = applied WHERE replica_id = replica AND applied_revision < applied;
-    PERFORM pg_notify('latchgate_acknowledged', '');
+    PERFORM pg_notify('latchgate_acknowledged', replica || ' ' || applied);
 END
 $$;
 
