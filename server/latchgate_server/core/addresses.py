@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from socket import AF_INET, AF_INET6, inet_pton
 
 from latchgate_server.core import bounds
@@ -28,6 +29,11 @@ def parse_address(text: str) -> tuple[int, int] | None:
     """
     if not text or len(text) > bounds.CLIENT_ADDRESS_LENGTH:
         return None
+    return _parse_address(text)
+
+
+@lru_cache(maxsize=4_096)
+def _parse_address(text: str) -> tuple[int, int] | None:
     try:
         if ":" not in text:
             return 4, int.from_bytes(inet_pton(AF_INET, text))
@@ -66,7 +72,7 @@ def parse_range(text: str) -> tuple[int, int, int]:
 class AddressSet:
     """A set of address ranges; a look-up is one binary search, however many there are."""
 
-    __slots__ = ("_firsts", "_lasts")
+    __slots__ = ("__weakref__", "_firsts", "_firsts_6", "_lasts", "_lasts_6")
 
     def __init__(self, ranges: Iterable[str]) -> None:
         """ranges: addresses and CIDR ranges. Raises MalformedAddress."""
@@ -77,16 +83,13 @@ class AddressSet:
                 spans[-1][1] = max(spans[-1][1], last)
             else:
                 spans.append([first, last])
-        self._firsts = {version: [span[0] for span in spans] for version, spans in merged.items()}
-        self._lasts = {version: [span[1] for span in spans] for version, spans in merged.items()}
+        self._firsts, self._lasts = _edges(merged[4])
+        self._firsts_6, self._lasts_6 = _edges(merged[6])
 
     def contains(self, text: str) -> bool:
         """Whether the address is in one of the ranges; False for what is no address."""
         parsed = parse_address(text)
-        if parsed is None:
-            return False
-        version, number = parsed
-        return self._holds(version, number, number)
+        return parsed is not None and self._holds(parsed[0], parsed[1], parsed[1])
 
     def covers(self, range_: str) -> bool:
         """Whether every address of the range is in one of these. Raises MalformedAddress."""
@@ -94,5 +97,10 @@ class AddressSet:
 
     def _holds(self, version: int, first: int, last: int) -> bool:
         # Ranges that touch are merged, so a range that is covered lies within a single one.
-        place = bisect_right(self._firsts[version], first) - 1
-        return place >= 0 and last <= self._lasts[version][place]
+        firsts, lasts = (self._firsts, self._lasts) if version == 4 else (self._firsts_6, self._lasts_6)
+        place = bisect_right(firsts, first) - 1
+        return place >= 0 and last <= lasts[place]
+
+
+def _edges(spans: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return tuple(first for first, _ in spans), tuple(last for _, last in spans)

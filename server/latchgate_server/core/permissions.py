@@ -46,13 +46,15 @@ def is_grant(text: str) -> bool:
 class Grants:
     """The permissions and patterns that a key holds; answers in time independent of how many there are."""
 
-    __slots__ = ("_covered", "_everything", "_exact", "_prefixes")
+    __slots__ = ("__weakref__", "_everything", "_exact", "_prefixes", "listed")
 
     def __init__(self, grants: Iterable[str]) -> None:
         """grants: permissions and patterns, each satisfying `is_grant`."""
         self._exact = frozenset(grants)
         self._everything = "*" in self._exact
         self._prefixes = frozenset(g[:-1] for g in self._exact if g.endswith(".*"))
+        self.listed = tuple(sorted(self._exact))
+        """Every permission and pattern held, sorted."""
 
     def covers(self, permission: str) -> bool:
         """Whether the permission, or every permission that the pattern `permission` stands for, is granted."""
@@ -66,11 +68,6 @@ class Grants:
                 return True
             dot = permission.find(".", dot + 1)
         return False
-
-    @property
-    def listed(self) -> tuple[str, ...]:
-        """Every permission and pattern held, sorted."""
-        return tuple(sorted(self._exact))
 
 
 class MalformedRequirement(ValueError):
@@ -107,7 +104,10 @@ class AllOf:
 
     def satisfied_by(self, grants: Grants) -> bool:
         """Whether these grants satisfy the requirement."""
-        return all(term.satisfied_by(grants) for term in self.terms)
+        for term in self.terms:  # noqa: SIM110 - a generator for each use costs more than all of its terms
+            if not term.satisfied_by(grants):
+                return False
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,10 @@ class AnyOf:
 
     def satisfied_by(self, grants: Grants) -> bool:
         """Whether these grants satisfy the requirement."""
-        return any(term.satisfied_by(grants) for term in self.terms)
+        for term in self.terms:  # noqa: SIM110 - as above
+            if term.satisfied_by(grants):
+                return True
+        return False
 
 
 Requirement = Permission | Not | AllOf | AnyOf

@@ -71,13 +71,15 @@ CHECKS = (
 )
 """Every check of a key whose secret is proven, but for the limits, in order."""
 
+_IN_ORDER = tuple((check.passes, check.denial_reason) for check in CHECKS)
+
 
 def decide(record: Record, question: Question, now: float) -> DenialReason | None:
     """The reason of the first check that fails, or None where all pass.
 
     now: Unix seconds.
     """
-    for check in CHECKS:
-        if not check.passes(record, question, now):
-            return check.denial_reason
+    for passes, denial_reason in _IN_ORDER:
+        if not passes(record, question, now):
+            return denial_reason
     return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 from latchgate_server.core.addresses import AddressSet
 from latchgate_server.core.charging import NO_RESETS, Holder, Limits, Reset, hold_limits
@@ -42,6 +43,26 @@ class Record:
     revision: int
 
 
+# Many keys have the same roles and the same ranges. What is worked out of them is kept once, for as long as a record
+# uses it: that saves memory, and what is used by all keys stays in the processor's cache.
+_grants: WeakValueDictionary[tuple[str, ...], Grants] = WeakValueDictionary()
+_addresses: WeakValueDictionary[tuple[str, ...], AddressSet] = WeakValueDictionary()
+
+
+def _shared_grants(permissions: tuple[str, ...]) -> Grants:
+    grants = _grants.get(permissions)
+    if grants is None:
+        grants = _grants[permissions] = Grants(permissions)
+    return grants
+
+
+def _shared_addresses(ranges: tuple[str, ...]) -> AddressSet:
+    addresses = _addresses.get(ranges)
+    if addresses is None:
+        addresses = _addresses[ranges] = AddressSet(ranges)
+    return addresses
+
+
 def build_record(
     *,
     key: Key,
@@ -57,7 +78,7 @@ def build_record(
     roles: in the order of key.role_ids, each with the number that changes name it by.
     resets: of the limits of the key's lineage and of its tenant, by holder and name.
     """
-    grants = Grants([*key.permissions, *(p for _, role in roles for p in role.permissions)])
+    grants = _shared_grants((*key.permissions, *(p for _, role in roles for p in role.permissions)))
     capabilities = tuple(sorted(plan.capabilities)) if plan else ()
     identity = Identity(
         key_id=key.key_id,
@@ -84,7 +105,7 @@ def build_record(
         expire_at=_expire_at(key),
         grants=grants,
         capabilities=frozenset(capabilities),
-        allowlist=AddressSet(key.ip_allowlist) if key.ip_allowlist_enabled and key.ip_allowlist else None,
+        allowlist=_shared_addresses(tuple(key.ip_allowlist)) if key.ip_allowlist_enabled and key.ip_allowlist else None,
         scope=ResourceScope(key.resources) if key.resources else None,
         may_act_as=any(role.allow_act_as for _, role in roles),
         limits=hold_limits(key, tenant, plan, resets),

