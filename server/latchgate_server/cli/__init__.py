@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from latchgate_server.cli import audit, keys, plans, roles, server, tenants, verify
+from latchgate_server.cli import audit, envoy_config, keys, plans, roles, server, tenants, verify
 from latchgate_server.cli.failures import FAILED, USAGE, tell
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.add_typer(roles.app, name="roles")
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 verify.register(app)
+envoy_config.register(app)
 
 
 def main() -> None:

@@ -1,0 +1,185 @@
+"""What the real Envoy does while Latchgate is slow, hangs, is gone or comes back: nobody gets in who should not."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from tests.conformance.house import House
+from tests.support import envoy as support
+from tests.support.envoy import Envoy, Reply, get
+from tests.support.fault_proxy import FaultProxy
+from tests.support.postgres import Postgres
+from tests.support.server import Admin, ServerProcess, make_root_key
+from tests.support.upstream import Upstream
+
+# What `latchgate envoy-config` lets a check take.
+TIMEOUT = 0.5
+LEASE = 1.0
+
+
+@dataclass
+class Site:
+    """An API behind Envoy, and what it depends on."""
+
+    proxy: FaultProxy
+    latchgate: ServerProcess
+    envoy: Envoy
+    upstream: Upstream
+    root_key: str
+
+    def get(self, key: str, listener: str = "api") -> Reply:
+        return get(self.envoy.port(listener), "/", ("x-api-key", key))
+
+    def new_key(self) -> str:
+        admin = Admin(self.latchgate.admin_address, self.root_key)
+        try:
+            return str(House(admin).key().key_string)
+        finally:
+            admin.close()
+
+    def wait_until_allowed(self, key: str) -> None:
+        """Wait until requests with this key pass again."""
+        deadline = time.monotonic() + 20
+        while self.get(key).status != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextmanager
+def unreachable() -> Iterator[socket.socket]:
+    """A port of a machine that is gone: whoever connects hears nothing."""
+    with socket.socket() as listener, ExitStack() as stack:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        # What fills the queue of those who wait to be accepted; beyond it Linux answers nobody.
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield listener
+
+
+@pytest.fixture(scope="module")
+def site(postgres: Postgres) -> Iterator[Site]:
+    database_url = postgres.new_database()
+    root_key = make_root_key(database_url)
+    address = f"127.0.0.1:{free_port()}"
+    settings = {"verify_listen": address, "lease": f"{LEASE:.0f}s"}
+    with FaultProxy(database_url) as proxy, Upstream() as upstream, unreachable() as silent:
+        config = support.bootstrap(upstream.address, address)
+        support.ext_authz(support.add_listener(config, "open"))["failure_mode_allow"] = True
+        half_dead = support.add_cluster(config, "latchgate", "half_dead", address)
+        del half_dead["health_checks"]
+        endpoints = half_dead["load_assignment"]["endpoints"][0]["lb_endpoints"]
+        dead = {"socket_address": {"address": "127.0.0.1", "port_value": silent.getsockname()[1]}}
+        endpoints.append({"endpoint": {"address": dead}})
+        support.ext_authz(support.add_listener(config, "half_dead", "half_dead"))["grpc_service"]["timeout"] = "5s"
+        with ServerProcess(proxy.url, settings) as latchgate, Envoy(config) as envoy:
+            yield Site(proxy, latchgate, envoy, upstream, root_key)
+
+
+@pytest.fixture
+def key(site: Site) -> str:
+    """A key that is allowed as things are."""
+    made = site.new_key()
+    site.wait_until_allowed(made)
+    return made
+
+
+def assert_undecided(reply: Reply) -> None:
+    """Latchgate itself said that it cannot tell."""
+    assert reply.status == 503, reply
+    assert reply.json["Code"] == "UNAVAILABLE"
+    assert reply.header("content-type") == "application/json"
+    assert int(reply.header("retry-after")) >= 1
+
+
+def test_a_database_that_is_slower_than_envoys_deadline_is_answered_in_time(site: Site, key: str) -> None:
+    unknown_here = site.new_key()
+    before = site.upstream.requests
+    site.proxy.delay(1.0)
+    try:
+        began = time.monotonic()
+        reply = site.get(unknown_here)
+        taken = time.monotonic() - began
+    finally:
+        site.proxy.delay(0.0)
+        site.proxy.restore()
+    assert_undecided(reply)
+    assert taken < TIMEOUT + 0.3
+    assert site.upstream.requests == before
+    site.wait_until_allowed(unknown_here)
+
+
+def test_a_database_that_is_gone_is_no_reason_to_let_anybody_in(site: Site, key: str) -> None:
+    site.proxy.stall()
+    try:
+        time.sleep(LEASE * 1.2)
+        assert_undecided(site.get(key))
+        assert site.get("nonsense").status == 401
+        assert site.get("", "open").status == 400
+        assert site.get("nonsense", "open").status == 401
+        assert site.get(key, "open").status == 200, "an operator who fails open has asked for this"
+    finally:
+        site.proxy.restore()
+    site.wait_until_allowed(key)
+
+
+def test_a_latchgate_that_hangs_lets_nobody_in(site: Site, key: str) -> None:
+    before = site.upstream.requests
+    site.latchgate.signal(signal.SIGSTOP)
+    try:
+        for credential in (key, "nonsense", ""):
+            began = time.monotonic()
+            assert site.get(credential).status == 503
+            assert time.monotonic() - began < TIMEOUT + 0.5
+    finally:
+        site.latchgate.signal(signal.SIGCONT)
+    assert site.upstream.requests == before
+    site.wait_until_allowed(key)
+
+
+def test_a_latchgate_that_is_gone_lets_nobody_in_and_one_that_comes_back_decides_again(site: Site, key: str) -> None:
+    site.latchgate.stop()
+    before = site.upstream.requests
+    for credential in (key, "nonsense", ""):
+        assert site.get(credential).status == 503
+    assert site.upstream.requests == before
+    site.latchgate.start()
+    site.wait_until_allowed(key)
+    assert site.get("nonsense").status == 401
+
+
+def test_a_restart_under_load_decides_nothing_wrongly(site: Site, key: str) -> None:
+    seen: set[tuple[str, int]] = set()
+    site.latchgate.signal(signal.SIGTERM)
+    until = time.monotonic() + 1.5
+    while time.monotonic() < until:
+        seen |= {("good", site.get(key).status), ("bad", site.get(f"{key}x").status)}
+    site.latchgate.stop()
+    site.latchgate.start()
+    until = time.monotonic() + 20
+    while ("back", 200) not in seen:
+        assert time.monotonic() < until
+        seen |= {("good", site.get(key).status), ("bad", site.get(f"{key}x").status), ("back", site.get(key).status)}
+    assert seen <= {("good", 200), ("good", 503), ("bad", 401), ("bad", 503), ("back", 200), ("back", 503)}
+
+
+def test_a_replica_that_is_gone_costs_a_retry_and_no_request(site: Site, key: str) -> None:
+    assert {site.get(key, "half_dead").status for _ in range(6)} == {200}
+    (retried,) = site.envoy.admin("/stats?filter=half_dead.upstream_rq_retry_success").splitlines()
+    assert int(retried.rpartition(" ")[2]) > 0
