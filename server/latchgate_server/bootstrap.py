@@ -21,6 +21,7 @@ from latchgate_server.admin.bulk import BulkRevocation
 from latchgate_server.admin.explain import Explanations
 from latchgate_server.admin.first_administrator import FirstAdministrator, Recovered
 from latchgate_server.admin.housekeeping import forget_the_dead, keep_house
+from latchgate_server.admin.imports import Imports
 from latchgate_server.admin.keys import Keys
 from latchgate_server.admin.leaks import Leaks
 from latchgate_server.admin.limits import LimitResets
@@ -66,7 +67,7 @@ from latchgate_server.verify.rates import LocalRates
 from latchgate_server.verify.verifier import Verifier
 
 CONTROL_CONNECTIONS = 10
-LOAD_CONNECTIONS = QUERIES_AT_ONCE + 2  # the rest lends quotas and takes them back
+LOAD_CONNECTIONS = QUERIES_AT_ONCE + 3  # the rest lends quotas, takes them back, and reads the forms of imported keys
 DRAIN_SECONDS = 10.0
 
 _log = structlog.get_logger()
@@ -255,7 +256,13 @@ async def _start(settings: Settings, transport: Transport, stack: AsyncExitStack
     stack.callback(barrier.close)
     mutations = Mutations(database.store, access, peppers, barrier)
     use_cases = _use_cases(
-        database.store, mutations, peppers, hasher, limits=data_plane.limits, key_prefix=settings.key_prefix
+        database.store,
+        mutations,
+        peppers,
+        hasher,
+        verifier=data_plane.verifier,
+        limits=data_plane.limits,
+        key_prefix=settings.key_prefix,
     )
 
     following = asyncio.get_running_loop().create_task(data_plane.feed.run())
@@ -342,6 +349,7 @@ def _use_cases(
     peppers: Peppers,
     hasher: SecretHasher,
     *,
+    verifier: Verifier,
     limits: LimitCharger,
     key_prefix: str,
 ) -> UseCases:
@@ -353,7 +361,8 @@ def _use_cases(
         keys=Keys(store.read, mutations, tokens, hasher, key_prefix),
         bulk=BulkRevocation(store.read, mutations),
         rotation=Rotation(mutations, hasher, key_prefix),
-        leaks=Leaks(store.read, mutations, hasher),
+        imports=Imports(store.read, mutations, hasher, SystemClock(), key_prefix),
+        leaks=Leaks(verifier, mutations),
         explanations=Explanations(store.read, limits, SystemClock()),
         audit_log=AuditLog(store.read, tokens),
         limit_resets=LimitResets(mutations),

@@ -6,6 +6,10 @@ What is stored of a secret is Argon2id over HMAC-SHA256(pepper, secret). Two pro
                                      come back within seconds of a restart
     imported    t=2, m=19 MiB, p=1   OWASP's minimum for passwords: nobody knows how an imported secret was made
 
+Two more come from other systems. A `foreign` Argon2 hash is kept as it came, until its first use lets it be made anew
+under `imported`. Of a whole credential whose SHA-256 was imported a `digest` is kept, HMAC-SHA256 of that SHA-256 under
+a key derived from the pepper: it is what the key is found by, so nothing slower can stand in its place.
+
 Beside the hash of a generated secret stands a tag of 32 bits, keyed by the pepper: a wrong secret is refused before
 Argon2 runs, so guessing costs us microseconds. An imported secret has none, as it would help whoever has stolen the
 database and the pepper to guess a weak one. Every comparison takes the same time wherever the difference lies.
@@ -26,8 +30,9 @@ from argon2 import Type
 from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
 from argon2.low_level import hash_secret, verify_secret
 
-from latchgate_server.core import key_format
+from latchgate_server.core import bounds, key_format
 from latchgate_server.core.errors import CannotDecide, Overloaded, PepperMissing
+from latchgate_server.core.imported import digest_form
 from latchgate_server.core.model import HashProfile, SecretHash
 from latchgate_server.core.ports import Entropy
 
@@ -64,7 +69,7 @@ PROFILES = {
 class Pepper:
     """One secret of the deployment's, which the database never sees, and what is derived from it."""
 
-    __slots__ = ("_secret", "_tag_key", "pepper_id")
+    __slots__ = ("_import_key", "_secret", "_tag_key", "pepper_id")
 
     def __init__(self, secret: bytes) -> None:
         """secret: PEPPER_BYTES or more. Raises ValueError for less."""
@@ -72,6 +77,7 @@ class Pepper:
             raise ValueError(f"a pepper needs {PEPPER_BYTES} bytes or more")
         self._secret = secret
         self._tag_key = self.derive("secret tag")
+        self._import_key = self.derive("imported credential")
         self.pepper_id = self.derive("pepper id")[:8].hex()
 
     def __repr__(self) -> str:
@@ -88,6 +94,10 @@ class Pepper:
     def tag(self, key_id: str, secret: str) -> bytes:
         """The 32 bits that refuse nearly every wrong secret."""
         return hmac.digest(self._tag_key, f"{key_id}.{secret}".encode(), "sha256")[:_TAG_BYTES]
+
+    def form(self, sha256: bytes) -> str:
+        """What a credential with this SHA-256 is found by."""
+        return digest_form(hmac.digest(self._import_key, sha256, "sha256"))
 
 
 class Peppers:
@@ -133,6 +143,7 @@ class SecretHasher:
         self._memory_key = entropy.bytes(32)
         self._threads = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="argon2")
         self._queued = 0
+        self._imported = 0
 
     def make_credential(self, prefix: str) -> NewCredential:
         """A new credential, with 16 random symbols in its id and 256 random bits in its secret."""
@@ -151,6 +162,19 @@ class SecretHasher:
         tag = pepper.tag(key_id, secret) if profile is HashProfile.GENERATED else None
         return SecretHash(profile=profile, pepper_id=pepper.pepper_id, phc=phc, tag=tag)
 
+    def adopt_digest(self, sha256: bytes) -> SecretHash:
+        """What to store of a credential of which another system has kept the SHA-256."""
+        pepper = self._peppers.current
+        return SecretHash(profile=HashProfile.DIGEST, pepper_id=pepper.pepper_id, phc=pepper.form(sha256), tag=None)
+
+    def adopt_argon2(self, phc: str) -> SecretHash:
+        """What to store of a secret of which another system has kept an Argon2 hash."""
+        return SecretHash(profile=HashProfile.FOREIGN, pepper_id="", phc=phc, tag=None)
+
+    def forms(self, sha256: bytes) -> list[str]:
+        """Every form by which a credential with this SHA-256 may be stored: one for each pepper, the newest first."""
+        return [pepper.form(sha256) for pepper in self._peppers]
+
     def refuses(self, key_id: str, secret: str, sealed: SecretHash) -> bool:
         """Whether the secret is certainly not the one that was sealed, told without Argon2. Raises PepperMissing."""
         if sealed.tag is None:
@@ -165,13 +189,41 @@ class SecretHasher:
         """
         if self.refuses(key_id, secret, sealed):
             return False
-        pepper = self._peppers.get(sealed.pepper_id)
-        return await self._in_pool(lambda: _argon2_verifies(sealed.phc, pepper.apply(secret)))
+        if sealed.profile is HashProfile.GENERATED:
+            pepper = self._peppers.get(sealed.pepper_id)
+            return await self._in_pool(lambda: _argon2_verifies(sealed.phc, pepper.apply(secret)))
+        return await self._proves_imported(secret, sealed)
+
+    async def _proves_imported(self, secret: str, sealed: SecretHash) -> bool:
+        """The same of an imported secret. Such hashes may be dear, so few of them wait at once."""
+        if sealed.profile is HashProfile.DIGEST:
+            form = self._peppers.get(sealed.pepper_id).form(hashlib.sha256(secret.encode()).digest())
+            return hmac.compare_digest(form, sealed.phc)
+        if sealed.profile is HashProfile.FOREIGN:
+            given = secret.encode()
+        else:
+            given = self._peppers.get(sealed.pepper_id).apply(secret)
+        if self._imported >= bounds.IMPORTED_PROOFS_AT_ONCE:
+            raise Overloaded("too many imported secrets are being verified at once", retry_after=1.0)
+        self._imported += 1
+        try:
+            return await self._in_pool(lambda: _argon2_verifies(sealed.phc, given))
+        finally:
+            self._imported -= 1
+
+    async def renewed(self, key_id: str, secret: str, sealed: SecretHash) -> SecretHash:
+        """What to store in place of the hash of a secret that verified. Raises Overloaded."""
+        if sealed.profile is HashProfile.DIGEST:
+            return self.adopt_digest(hashlib.sha256(secret.encode()).digest())
+        profile = HashProfile.IMPORTED if sealed.profile is HashProfile.FOREIGN else sealed.profile
+        return await self.seal(key_id, secret, profile)
 
     def needs_renewal(self, sealed: SecretHash) -> bool:
-        """Whether the hash was made under an older pepper or other parameters than those of its profile."""
+        """Whether the hash was made under an older pepper, other parameters than those of its profile, or elsewhere."""
         if sealed.pepper_id != self._peppers.current.pepper_id:
             return True
+        if sealed.profile is HashProfile.DIGEST:
+            return False
         return not sealed.phc.startswith(PROFILES[sealed.profile].phc_prefix)
 
     def digest(self, secret: str) -> bytes:
@@ -204,9 +256,13 @@ def _argon2id(secret: bytes, salt: bytes, parameters: Argon2Parameters) -> str:
     ).decode("ascii")
 
 
+_TYPES = {"$argon2id": Type.ID, "$argon2i": Type.I, "$argon2d": Type.D}
+
+
 def _argon2_verifies(phc: str, secret: bytes) -> bool:
+    type_ = _TYPES.get(phc[: phc.find("$", 1)], Type.ID)
     try:
-        return verify_secret(phc.encode(), secret, Type.ID)
+        return verify_secret(phc.encode(), secret, type_)
     except VerifyMismatchError:
         return False
     except (InvalidHashError, VerificationError):

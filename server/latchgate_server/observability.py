@@ -50,6 +50,11 @@ STALE_DECISIONS = Counter(
     registry=REGISTRY,
 )
 CACHED_RECORDS = Gauge("latchgate_cached_records", "Records in memory.", registry=REGISTRY, multiprocess_mode="livesum")
+RECORD_READS = Counter(
+    "latchgate_record_reads",
+    "Queries by which verifications read records, or forms of imported keys, from the database.",
+    registry=REGISTRY,
+)
 LEASE_VALID = Gauge(
     "latchgate_lease_valid",
     "1 while records in memory may be decided on, else 0. With several workers, the least of them.",

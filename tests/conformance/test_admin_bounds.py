@@ -43,6 +43,20 @@ UNTRIED = {
     "DENIAL_MESSAGE_LENGTH": "of a setting, see unit/test_http_denials.py",
     "IDENTITY_HEADERS_BYTES": "of the data plane, see test_check_routes.py",
     "COST": "of the data plane, see test_check_routes.py",
+    "IMPORTED_KEYS": "see test_admin_import.py",
+    "IMPORT_PHC_LENGTH": "see test_imported.py in tests/unit",
+    "IMPORT_ARGON2_KIB": "see test_imported.py in tests/unit",
+    "IMPORT_ARGON2_PASSES": "see test_imported.py in tests/unit",
+    "IMPORT_ARGON2_LANES": "see test_imported.py in tests/unit",
+    "IMPORT_ARGON2_WORK": "see test_imported.py in tests/unit",
+    "IMPORT_ARGON2_BYTES": "see test_imported.py in tests/unit",
+    "UNKNOWN_FORMS_AT_ONCE": "of the data plane, see test_imported_lookups.py in tests/unit",
+    "UNKNOWN_FORMS_PER_SECOND": "of the data plane, see test_imported_lookups.py in tests/unit",
+    "UNKNOWN_FORM_WAIT_SECONDS": "of the data plane, see test_imported_lookups.py in tests/unit",
+    "WRONG_TRIES_AT_ONCE": "of the data plane, see test_admin_import.py",
+    "WRONG_TRIES_PER_MINUTE": "of the data plane, see test_imported_lookups.py in tests/unit",
+    "WRONG_TRIES_REMEMBERED": "of the data plane, see test_imported_lookups.py in tests/unit",
+    "IMPORTED_PROOFS_AT_ONCE": "of the data plane, see test_hashing.py in tests/unit",
 }
 
 

@@ -105,7 +105,7 @@ async def test_nothing_that_is_stored_holds_the_secret_or_the_pepper(hasher: Sec
 # Proving a secret.
 
 
-@pytest.mark.parametrize("profile", list(HashProfile))
+@pytest.mark.parametrize("profile", list(hashing.PROFILES))
 async def test_the_secret_that_was_sealed_is_proven_and_no_other(hasher: SecretHasher, profile: HashProfile) -> None:
     sealed = await hasher.seal(KEY_ID, SECRET, profile)
     assert await hasher.proves(KEY_ID, SECRET, sealed)
@@ -185,7 +185,7 @@ async def test_a_hash_under_an_older_pepper_or_other_parameters_needs_renewal() 
 
 async def test_a_hash_under_a_pepper_that_is_gone_cannot_be_decided_and_is_told_by_the_peppers_id() -> None:
     before, after = hasher_with(OLD), hasher_with(NEW)
-    for profile in HashProfile:
+    for profile in hashing.PROFILES:
         sealed = await before.seal(KEY_ID, SECRET, profile)
         with pytest.raises(PepperMissing, match=sealed.pepper_id):
             await after.proves(KEY_ID, SECRET, sealed)

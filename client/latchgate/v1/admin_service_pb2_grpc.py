@@ -461,7 +461,8 @@ class AdminServiceServicer:
 
     def ImportKeys(self, request, context):
         """Takes over keys of another system by their hashes, so that their holders notice nothing. Key ids of Latchgate's own
-        form and permissions that begin with `latchgate.` are refused. Needs `latchgate.keys.import`.
+        form and permissions that begin with `latchgate.` are refused. An error comes with google.rpc.BadRequest, whose
+        fields name the keys that were refused (`keys[3]`), up to ten of them. Needs `latchgate.keys.import`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -127,7 +127,8 @@ class AdminServiceStub:
     """
     ImportKeys: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ImportKeysRequest, _admin_service_pb2.ImportKeysResponse]
     """Takes over keys of another system by their hashes, so that their holders notice nothing. Key ids of Latchgate's own
-    form and permissions that begin with `latchgate.` are refused. Needs `latchgate.keys.import`.
+    form and permissions that begin with `latchgate.` are refused. An error comes with google.rpc.BadRequest, whose
+    fields name the keys that were refused (`keys[3]`), up to ten of them. Needs `latchgate.keys.import`.
     """
     ReportLeakedKeys: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ReportLeakedKeysRequest, _admin_service_pb2.ReportLeakedKeysResponse]
     """Disables the keys that a secret scanner found in public, where the secrets found are genuine. Other tenants' keys
@@ -249,7 +250,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """
     ImportKeys: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ImportKeysRequest, _admin_service_pb2.ImportKeysResponse]  # type: ignore[assignment]
     """Takes over keys of another system by their hashes, so that their holders notice nothing. Key ids of Latchgate's own
-    form and permissions that begin with `latchgate.` are refused. Needs `latchgate.keys.import`.
+    form and permissions that begin with `latchgate.` are refused. An error comes with google.rpc.BadRequest, whose
+    fields name the keys that were refused (`keys[3]`), up to ten of them. Needs `latchgate.keys.import`.
     """
     ReportLeakedKeys: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ReportLeakedKeysRequest, _admin_service_pb2.ReportLeakedKeysResponse]  # type: ignore[assignment]
     """Disables the keys that a secret scanner found in public, where the secrets found are genuine. Other tenants' keys
@@ -548,7 +550,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.ImportKeysResponse, _abc.Awaitable[_admin_service_pb2.ImportKeysResponse]]:
         """Takes over keys of another system by their hashes, so that their holders notice nothing. Key ids of Latchgate's own
-        form and permissions that begin with `latchgate.` are refused. Needs `latchgate.keys.import`.
+        form and permissions that begin with `latchgate.` are refused. An error comes with google.rpc.BadRequest, whose
+        fields name the keys that were refused (`keys[3]`), up to ten of them. Needs `latchgate.keys.import`.
         """
 
     @_abc_1.abstractmethod

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
+from typing import Protocol
 
 from latchgate_server.admin.access import Caller
 from latchgate_server.core.errors import EscalationRefused, ResourceNotFound
@@ -28,7 +29,15 @@ def differing(before: Key, after: Key) -> frozenset[str]:
     return frozenset(name for name in _ALL_FIELDS if getattr(before, name) != getattr(after, name))
 
 
-async def guard_whole_key(caller: Caller, read: Reader, before: Key | None, after: Key, plan: Plan | None) -> None:
+class FindsRoles(Protocol):
+    """As much of a Reader as the guard needs."""
+
+    async def find_roles(self, tenant_id: str, role_ids: Sequence[str]) -> Mapping[str, Role]:
+        """Those of these roles that the tenant can use, by id."""
+        ...
+
+
+async def guard_whole_key(caller: Caller, read: FindsRoles, before: Key | None, after: Key, plan: Plan | None) -> None:
     """Refuse what would give more than the caller holds, by the key itself, its roles, limits or claims.
 
     before: None for a new key. plan: of the key's tenant. Raises EscalationRefused, and ResourceNotFound for a role.

@@ -9,20 +9,16 @@ from latchgate_server.admin.access import Caller
 from latchgate_server.admin.audit import Change
 from latchgate_server.admin.barrier import Propagation
 from latchgate_server.admin.mutations import Mutation, Mutations
-from latchgate_server.core import key_format
 from latchgate_server.core.model import KeyState
-from latchgate_server.core.ports import Reader
-from latchgate_server.core.record import Record
-from latchgate_server.hashing import SecretHasher
+from latchgate_server.core.ports import KeyVerifier
 
 
 class Leaks:
     """Takes reports of leaked keys."""
 
-    def __init__(self, read: Reader, mutations: Mutations, hasher: SecretHasher) -> None:
-        self._read = read
+    def __init__(self, verifier: KeyVerifier, mutations: Mutations) -> None:
+        self._verifier = verifier
         self._mutations = mutations
-        self._hasher = hasher
 
     async def report(
         self, caller: Caller, key_strings: Sequence[str], source: str
@@ -42,16 +38,10 @@ class Leaks:
         return key_ids, propagation
 
     async def _proven_key_id(self, caller: Caller, key_string: str) -> str:
-        presented = key_format.parse(key_string)
-        if presented is None or presented.secret is None:
+        record = await self._verifier.identify(key_string, caller.address)
+        if record is None or not caller.sees_tenant(record.identity.tenant_id):
             return ""
-        key_id, secret = presented.key_id, presented.secret
-        if not self._hasher.is_genuine_key_id(key_id) or not key_format.is_whole_secret(key_id, secret):
-            return ""
-        record = (await self._read.load_records([key_id]))[key_id].record
-        if not isinstance(record, Record) or not caller.sees_tenant(record.identity.tenant_id):
-            return ""
-        return key_id if await self._hasher.proves(key_id, secret, record.secret) else ""
+        return record.identity.key_id
 
 
 async def _disable(mutation: Mutation, key_id: str, reason: str) -> None:

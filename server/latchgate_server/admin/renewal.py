@@ -53,7 +53,7 @@ class HashRenewal:
             await self._clock.sleep(PAUSE_SECONDS)
 
     async def _renew(self, job: _Job) -> None:
-        sealed = await self._hasher.seal(job.key_id, job.secret, job.sealed.profile)
+        sealed = await self._hasher.renewed(job.key_id, job.secret, job.sealed)
         async with self._store.change() as transaction:
             key = await transaction.read.get_key(job.key_id)
             if key is None or not await transaction.replace_secret(job.key_id, job.sealed, sealed):

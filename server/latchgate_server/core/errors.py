@@ -31,10 +31,6 @@ from latchgate_server.core import bounds
 from latchgate_server.core.model import DenialReason, KeyState
 
 
-class LatchgateError(Exception):
-    """Base of all errors that Latchgate raises on purpose."""
-
-
 @dataclass(frozen=True, slots=True)
 class Violation:
     """One field that breaks its bounds.
@@ -45,6 +41,15 @@ class Violation:
 
     field: str
     description: str
+
+
+class LatchgateError(Exception):
+    """Base of all errors that Latchgate raises on purpose.
+
+    violations: where several parts of a request were refused, each of them; the first few where there are many.
+    """
+
+    violations: tuple[Violation, ...] = ()
 
 
 class InvalidRequest(LatchgateError):

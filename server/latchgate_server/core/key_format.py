@@ -51,9 +51,14 @@ class Presented(NamedTuple):
         return "Presented()"
 
 
+def is_presentable(key_string: str) -> bool:
+    """Whether this can be a credential of any form: not empty, not too long, all of it printable ASCII."""
+    return 0 < len(key_string) <= bounds.KEY_STRING_LENGTH and key_string.isascii() and key_string.isprintable()
+
+
 def parse(key_string: str) -> Presented | None:
-    """Take a credential apart; None for what can be no credential: empty, too long, or not printable ASCII."""
-    if not 0 < len(key_string) <= bounds.KEY_STRING_LENGTH or not key_string.isascii() or not key_string.isprintable():
+    """Take a credential apart; None for what can be none, or has nothing before its first dot."""
+    if not is_presentable(key_string):
         return None
     key_id, _, secret = key_string.partition(".")
     return Presented(key_id, secret or None) if key_id else None

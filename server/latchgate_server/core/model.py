@@ -68,10 +68,16 @@ class QuotaPeriod(IntEnum):
 
 
 class HashProfile(StrEnum):
-    """How the secret was made, and so how much work its hash must be; see hashing.py."""
+    """How the secret was made, and so how much work its hash must be; see hashing.py.
+
+    FOREIGN: another system's Argon2 hash as it came, until its first use makes it IMPORTED. DIGEST: a keyed digest of
+    the SHA-256 of a whole credential, which may have any form.
+    """
 
     GENERATED = "generated"
     IMPORTED = "imported"
+    FOREIGN = "foreign"
+    DIGEST = "digest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +191,8 @@ class Key:
 class SecretHash:
     """All that is kept of a secret. None of it is ever shown.
 
-    pepper_id: which pepper the hash and the tag were made under.
-    phc: the Argon2id hash of the peppered secret, as a PHC string.
+    pepper_id: which pepper the hash and the tag were made under; empty for a FOREIGN one, which none had a part in.
+    phc: the Argon2id hash of the peppered secret, as a PHC string; of a DIGEST the form that the key is found by.
     tag: 4 bytes that refuse a wrong secret before Argon2 runs; None for an imported secret.
     """
 

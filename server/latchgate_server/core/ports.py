@@ -108,6 +108,23 @@ class Loaded:
     revision: int
 
 
+@dataclass(frozen=True, slots=True)
+class FormsRead:
+    """Forms of imported keys, each with its revision, in that order. revision: that of the snapshot."""
+
+    revision: int
+    forms: Sequence[tuple[int, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class NewImport:
+    """A key of another system to store. form: what it is found by; see core/imported.py."""
+
+    key: Key
+    form: str
+    secret: SecretHash
+
+
 class Reader(Protocol):
     """Reads of one moment each. All raise StoreUnavailable or Overloaded where the database gives no answer."""
 
@@ -155,6 +172,18 @@ class Reader(Protocol):
         """The key, or None."""
         ...
 
+    async def get_keys(self, key_ids: Sequence[str]) -> Mapping[str, Key]:
+        """Those of these keys that exist, by id."""
+        ...
+
+    async def taken_key_ids(self, key_ids: Sequence[str]) -> frozenset[str]:
+        """Those of these key ids that exist."""
+        ...
+
+    async def taken_forms(self, forms: Sequence[str]) -> frozenset[str]:
+        """Those of these forms that an imported key is found by."""
+        ...
+
     async def list_keys(self, matching: KeyFilter, before: int | None, limit: int) -> Sequence[tuple[int, Key]]:
         """Up to `limit` keys, newest first, each with its number; only numbers below `before` unless None."""
         ...
@@ -184,7 +213,11 @@ class Reader(Protocol):
         ...
 
     async def load_records(self, key_ids: Sequence[str]) -> Mapping[str, Loaded]:
-        """What there is for each of these key ids, all of one snapshot."""
+        """What there is for each of these key ids, or forms of imported keys, all of one snapshot."""
+        ...
+
+    async def read_forms(self, after: tuple[int, str], limit: int) -> FormsRead:
+        """Up to `limit` forms of imported keys, behind a revision and a form."""
         ...
 
 
@@ -251,6 +284,10 @@ class Transaction(Protocol):
         """Store a new key with its roles."""
         ...
 
+    async def insert_imports(self, imports: Sequence[NewImport]) -> None:
+        """Store new keys of other systems with their roles."""
+        ...
+
     async def update_key(self, before: Key, after: Key) -> None:
         """Store the key's new fields and, where they differ, roles."""
         ...
@@ -291,6 +328,10 @@ class KeyVerifier(Protocol):
         self, key_string: str, question: Question, at_least_revision: int = 0
     ) -> Verification | None:
         """The same, where neither the database nor Argon2 need be asked; else None."""
+        ...
+
+    async def identify(self, key_string: str, client_ip: str) -> Record | None:
+        """The record of the key that the credential proves, whatever it may be used for; None where it proves none."""
         ...
 
 

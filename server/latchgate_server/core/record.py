@@ -12,8 +12,8 @@ from weakref import WeakValueDictionary
 
 from latchgate_server.core.addresses import AddressSet
 from latchgate_server.core.charging import NO_RESETS, Holder, Limits, Reset, hold_limits
-from latchgate_server.core.model import Identity, Key, KeyState, Plan, Role, SecretHash, Tenant
-from latchgate_server.core.permissions import Grants
+from latchgate_server.core.model import HashProfile, Identity, Key, KeyState, Plan, Role, SecretHash, Tenant
+from latchgate_server.core.permissions import ADMIN_PREFIX, Grants
 from latchgate_server.core.resources import ResourceScope
 
 
@@ -78,7 +78,12 @@ def build_record(
     roles: in the order of key.role_ids, each with the number that changes name it by.
     resets: of the limits of the key's lineage and of its tenant, by holder and name.
     """
-    grants = _shared_grants((*key.permissions, *(p for _, role in roles for p in role.permissions)))
+    granted = (*key.permissions, *(p for _, role in roles for p in role.permissions))
+    if secret.profile is not HashProfile.GENERATED:
+        # Nobody here knows how its secret was made, or who else has seen it: it never administers, however it came to
+        # be granted that after its import.
+        granted = tuple(permission for permission in granted if not permission.startswith(ADMIN_PREFIX))
+    grants = _shared_grants(granted)
     capabilities = tuple(sorted(plan.capabilities)) if plan else ()
     identity = Identity(
         key_id=key.key_id,

@@ -118,8 +118,8 @@ WITH gone AS (
 UPDATE changes_pruned SET revision = greatest(revision, (SELECT max(revision) FROM gone)) WHERE EXISTS (SELECT FROM gone)
 
 -- name: load_records
--- Keys by id, each with all that a decision depends on. A row for each id that was asked for, its other columns NULL
--- where no such key exists, and in each the revision of the snapshot.
+-- Keys by id, or by the form of an imported one, each with all that a decision depends on. A row for each that was asked
+-- for, its other columns NULL where no such key exists, and in each the revision of the snapshot.
 SELECT wanted.id, (SELECT revision FROM revision_clock) AS snapshot_revision,
        {key}, s.profile, s.pepper_id, s.phc, s.tag,
        t.enabled AS tenant_enabled, coalesce(t.plan_id, '') AS plan_id, t.limits AS tenant_limits,
@@ -127,8 +127,9 @@ SELECT wanted.id, (SELECT revision FROM revision_clock) AS snapshot_revision,
        p.capabilities, p.key_limits AS plan_key_limits, p.tenant_limits AS plan_tenant_limits,
        held.role_ids, held.roles, resets.resets
 FROM unnest($1::text[]) AS wanted (id)
+LEFT JOIN imported_forms AS f ON f.form = wanted.id
 LEFT JOIN (keys AS k JOIN key_secrets AS s ON s.key_id = k.key_id JOIN tenants AS t ON t.tenant_id = k.tenant_id)
-    ON k.key_id = wanted.id
+    ON k.key_id = coalesce(f.key_id, wanted.id)
 LEFT JOIN plans AS p ON p.plan_id = t.plan_id
 CROSS JOIN LATERAL (
     SELECT coalesce(array_agg(r.role_id ORDER BY kr.position), '{{}}') AS role_ids,
@@ -243,12 +244,59 @@ UPDATE keys SET display_name = $2, description = $3, owner = $4, default_user = 
     predecessor_key_id = $20, successor_key_id = $21
 WHERE key_id = $1
 
+-- name: insert_keys
+-- Stores new keys, a JSON object for each in $1. One statement, since each costs the triggers of the table once.
+INSERT INTO keys (key_id, tenant_id, display_name, description, owner, default_user, permissions, claims, environment,
+                  tags, ip_allowlist_enabled, ip_allowlist, resources, expire_time, expired, rotate_by_time, limits,
+                  state, revoke_time, revocation_reason, predecessor_key_id, successor_key_id, created_by, lineage_id)
+SELECT key_id, tenant_id, display_name, description, owner, default_user, permissions, claims, environment,
+       tags, ip_allowlist_enabled, ip_allowlist, resources, expire_time, expired, rotate_by_time, limits,
+       state, revoke_time, revocation_reason, predecessor_key_id, successor_key_id, created_by, lineage_id
+FROM jsonb_populate_recordset(NULL::keys, $1::jsonb) WITH ORDINALITY AS k ORDER BY k.ordinality
+
+-- name: insert_secrets
+-- The hashes of imported secrets, which have no tag.
+INSERT INTO key_secrets (key_id, profile, pepper_id, phc)
+SELECT s.key_id, s.profile, s.pepper_id, s.phc
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS s (key_id, profile, pepper_id, phc)
+
+-- name: insert_imported_forms
+INSERT INTO imported_forms (form, key_id)
+SELECT f.form, f.key_id FROM unnest($1::text[], $2::text[]) AS f (form, key_id)
+
+-- name: replace_imported_form
+UPDATE imported_forms SET form = $2 WHERE key_id = $1
+
+-- name: insert_roles_of_keys
+-- Gives the keys $1 the roles $4, each in its place $3, out of those that the tenants $2 can use: a row for each pair.
+INSERT INTO key_roles (key_id, position, role_number)
+SELECT wanted.key_id, wanted.position, r.number
+FROM unnest($1::text[], $2::text[], $3::smallint[], $4::text[]) AS wanted (key_id, tenant_id, position, role_id)
+JOIN roles AS r ON r.role_id = wanted.role_id AND (r.tenant_id IS NULL OR r.tenant_id = wanted.tenant_id)
+
+-- name: taken_key_ids
+-- Those of the key ids $1 that exist.
+SELECT key_id FROM keys WHERE key_id = ANY ($1::text[])
+
+-- name: taken_forms
+-- Those of the forms $1 that an imported key is found by.
+SELECT form FROM imported_forms WHERE form = ANY ($1::text[])
+
+-- name: read_forms
+-- Forms behind the revision $1 and form $2, in that order, at most $3; form NULL where there is none. In each row the
+-- revision of the snapshot.
+SELECT clock.revision AS snapshot_revision, f.form, f.revision
+FROM revision_clock AS clock LEFT JOIN LATERAL (
+    SELECT form, revision FROM imported_forms WHERE (revision, form) > ($1::bigint, $2::text)
+    ORDER BY revision, form LIMIT $3
+) AS f ON true
+
 -- name: insert_secret
 INSERT INTO key_secrets (key_id, profile, pepper_id, phc, tag) VALUES ($1, $2, $3, $4, $5)
 
 -- name: replace_secret
 -- Stores a new hash for the key $1 where the old one is still $2.
-UPDATE key_secrets SET pepper_id = $3, phc = $4, tag = $5 WHERE key_id = $1 AND phc = $2
+UPDATE key_secrets SET pepper_id = $3, phc = $4, tag = $5, profile = $6 WHERE key_id = $1 AND phc = $2
 
 -- name: insert_key_roles
 -- Gives the key $1 the roles $3, in their order, out of those that the tenant $2 can use.
@@ -281,6 +329,12 @@ SELECT count(*) AS keys FROM keys WHERE tenant_id = $1 AND state <> 'REVOKED' AN
 SELECT {key}, ARRAY(SELECT r.role_id FROM key_roles AS kr JOIN roles AS r ON r.number = kr.role_number
                     WHERE kr.key_id = k.key_id ORDER BY kr.position) AS role_ids
 FROM keys AS k WHERE k.key_id = $1
+
+-- name: get_keys
+-- Those of the keys $1 that exist.
+SELECT {key}, ARRAY(SELECT r.role_id FROM key_roles AS kr JOIN roles AS r ON r.number = kr.role_number
+                    WHERE kr.key_id = k.key_id ORDER BY kr.position) AS role_ids
+FROM keys AS k WHERE k.key_id = ANY ($1::text[])
 
 -- name: list_keys
 -- A page, newest first, before the number $1. Every other argument is a filter, or NULL. At most $11 rows.

@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 
 from latchgate_server.core.model import Key, Plan, Role, Tenant
-from latchgate_server.core.ports import AuditEvent, AuditFilter, KeyFilter, Loaded, Restrictions
+from latchgate_server.core.ports import AuditEvent, AuditFilter, FormsRead, KeyFilter, Loaded, Restrictions
 from latchgate_server.storage import rows
 from latchgate_server.storage.failures import told_plainly
 from latchgate_server.storage.pool import Connection
@@ -75,6 +75,15 @@ class PostgresReader:
         row = await self._row("get_key", key_id)
         return rows.key_from(row) if row else None
 
+    async def get_keys(self, key_ids: Sequence[str]) -> Mapping[str, Key]:
+        return {row["key_id"]: rows.key_from(row) for row in await self._rows("get_keys", list(key_ids))}
+
+    async def taken_key_ids(self, key_ids: Sequence[str]) -> frozenset[str]:
+        return frozenset(row["key_id"] for row in await self._rows("taken_key_ids", list(key_ids)))
+
+    async def taken_forms(self, forms: Sequence[str]) -> frozenset[str]:
+        return frozenset(row["form"] for row in await self._rows("taken_forms", list(forms)))
+
     async def list_keys(self, matching: KeyFilter, before: int | None, limit: int) -> Sequence[tuple[int, Key]]:
         number = _PAST_EVERY_NUMBER if before is None else before
         found = await self._rows("list_keys", number, *_filter_values(matching), limit)
@@ -112,6 +121,11 @@ class PostgresReader:
     async def load_records(self, key_ids: Sequence[str]) -> Mapping[str, Loaded]:
         found = await self._rows("load_records", list(key_ids))
         return {row["id"]: rows.loaded_from(row) for row in found}
+
+    async def read_forms(self, after: tuple[int, str], limit: int) -> FormsRead:
+        found = await self._rows("read_forms", *after, limit)
+        forms = [(row["revision"], row["form"]) for row in found if row["form"] is not None]
+        return FormsRead(found[0]["snapshot_revision"], forms)
 
     async def _rows(self, statement: str, *arguments: object) -> list[Any]:
         with told_plainly():

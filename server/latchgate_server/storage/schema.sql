@@ -230,7 +230,7 @@ CREATE TABLE public.changes (
     entity text NOT NULL,
     id text NOT NULL,
     commit_time timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT changes_entity_check CHECK ((entity = ANY (ARRAY['key'::text, 'tenant'::text, 'plan'::text, 'role'::text, 'all'::text])))
+    CONSTRAINT changes_entity_check CHECK ((entity = ANY (ARRAY['key'::text, 'tenant'::text, 'plan'::text, 'role'::text, 'import'::text, 'all'::text])))
 );
 
 CREATE TABLE public.changes_pruned (
@@ -245,6 +245,13 @@ CREATE TABLE public.deployment (
     create_time timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT deployment_key_id_tag_key_check CHECK ((length(key_id_tag_key) = 32)),
     CONSTRAINT deployment_singleton_check CHECK (singleton)
+);
+
+CREATE TABLE public.imported_forms (
+    form text NOT NULL,
+    key_id text NOT NULL,
+    update_time timestamp with time zone NOT NULL,
+    revision bigint NOT NULL
 );
 
 CREATE TABLE public.key_requests (
@@ -266,7 +273,7 @@ CREATE TABLE public.key_secrets (
     pepper_id text NOT NULL,
     phc text NOT NULL,
     tag bytea,
-    CONSTRAINT key_secrets_profile_check CHECK ((profile = ANY (ARRAY['generated'::text, 'imported'::text])))
+    CONSTRAINT key_secrets_profile_check CHECK ((profile = ANY (ARRAY['generated'::text, 'imported'::text, 'foreign'::text, 'digest'::text])))
 );
 
 CREATE TABLE public.keys (
@@ -420,6 +427,12 @@ ALTER TABLE ONLY public.changes_pruned
 ALTER TABLE ONLY public.deployment
     ADD CONSTRAINT deployment_pkey PRIMARY KEY (singleton);
 
+ALTER TABLE ONLY public.imported_forms
+    ADD CONSTRAINT imported_forms_key_id_key UNIQUE (key_id);
+
+ALTER TABLE ONLY public.imported_forms
+    ADD CONSTRAINT imported_forms_pkey PRIMARY KEY (form);
+
 ALTER TABLE ONLY public.key_requests
     ADD CONSTRAINT key_requests_pkey PRIMARY KEY (actor, request_id);
 
@@ -478,6 +491,8 @@ CREATE INDEX changes_commit_time ON public.changes USING btree (commit_time);
 
 CREATE INDEX changes_revision ON public.changes USING btree (revision);
 
+CREATE INDEX imported_forms_revision ON public.imported_forms USING btree (revision, form);
+
 CREATE INDEX keys_lineage ON public.keys USING btree (lineage_id);
 
 CREATE INDEX keys_tenant ON public.keys USING btree (tenant_id, number DESC);
@@ -485,6 +500,10 @@ CREATE INDEX keys_tenant ON public.keys USING btree (tenant_id, number DESC);
 CREATE INDEX quota_grants_period ON public.quota_grants USING btree (period_start);
 
 CREATE INDEX tenants_plan ON public.tenants USING btree (plan_id) WHERE (plan_id IS NOT NULL);
+
+CREATE TRIGGER latchgate_1_note_snapshot BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE ON public.imported_forms FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_note_snapshot();
+
+ALTER TABLE public.imported_forms ENABLE ALWAYS TRIGGER latchgate_1_note_snapshot;
 
 CREATE TRIGGER latchgate_1_note_snapshot BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE ON public.key_roles FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_note_snapshot();
 
@@ -514,6 +533,10 @@ CREATE TRIGGER latchgate_1_note_snapshot BEFORE INSERT OR DELETE OR UPDATE OR TR
 
 ALTER TABLE public.tenants ENABLE ALWAYS TRIGGER latchgate_1_note_snapshot;
 
+CREATE TRIGGER latchgate_2_take_clock BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE ON public.imported_forms FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_take_clock();
+
+ALTER TABLE public.imported_forms ENABLE ALWAYS TRIGGER latchgate_2_take_clock;
+
 CREATE TRIGGER latchgate_2_take_clock BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE ON public.key_roles FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_take_clock();
 
 ALTER TABLE public.key_roles ENABLE ALWAYS TRIGGER latchgate_2_take_clock;
@@ -542,6 +565,10 @@ CREATE TRIGGER latchgate_2_take_clock BEFORE INSERT OR DELETE OR UPDATE OR TRUNC
 
 ALTER TABLE public.tenants ENABLE ALWAYS TRIGGER latchgate_2_take_clock;
 
+CREATE TRIGGER latchgate_3_record_delete AFTER DELETE ON public.imported_forms REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('import', 'key_id');
+
+ALTER TABLE public.imported_forms ENABLE ALWAYS TRIGGER latchgate_3_record_delete;
+
 CREATE TRIGGER latchgate_3_record_delete AFTER DELETE ON public.key_roles REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('key', 'key_id');
 
 ALTER TABLE public.key_roles ENABLE ALWAYS TRIGGER latchgate_3_record_delete;
@@ -565,6 +592,10 @@ ALTER TABLE public.roles ENABLE ALWAYS TRIGGER latchgate_3_record_delete;
 CREATE TRIGGER latchgate_3_record_delete AFTER DELETE ON public.tenants REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('tenant', 'tenant_id');
 
 ALTER TABLE public.tenants ENABLE ALWAYS TRIGGER latchgate_3_record_delete;
+
+CREATE TRIGGER latchgate_3_record_insert AFTER INSERT ON public.imported_forms REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('import', 'key_id');
+
+ALTER TABLE public.imported_forms ENABLE ALWAYS TRIGGER latchgate_3_record_insert;
 
 CREATE TRIGGER latchgate_3_record_insert AFTER INSERT ON public.key_roles REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('key', 'key_id');
 
@@ -594,6 +625,10 @@ CREATE TRIGGER latchgate_3_record_reset AFTER INSERT OR DELETE OR UPDATE ON publ
 
 ALTER TABLE public.limit_resets ENABLE ALWAYS TRIGGER latchgate_3_record_reset;
 
+CREATE TRIGGER latchgate_3_record_truncate AFTER TRUNCATE ON public.imported_forms FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('import', 'key_id');
+
+ALTER TABLE public.imported_forms ENABLE ALWAYS TRIGGER latchgate_3_record_truncate;
+
 CREATE TRIGGER latchgate_3_record_truncate AFTER TRUNCATE ON public.key_roles FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('key', 'key_id');
 
 ALTER TABLE public.key_roles ENABLE ALWAYS TRIGGER latchgate_3_record_truncate;
@@ -621,6 +656,10 @@ ALTER TABLE public.roles ENABLE ALWAYS TRIGGER latchgate_3_record_truncate;
 CREATE TRIGGER latchgate_3_record_truncate AFTER TRUNCATE ON public.tenants FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('tenant', 'tenant_id');
 
 ALTER TABLE public.tenants ENABLE ALWAYS TRIGGER latchgate_3_record_truncate;
+
+CREATE TRIGGER latchgate_3_record_update AFTER UPDATE ON public.imported_forms REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('import', 'key_id');
+
+ALTER TABLE public.imported_forms ENABLE ALWAYS TRIGGER latchgate_3_record_update;
 
 CREATE TRIGGER latchgate_3_record_update AFTER UPDATE ON public.key_roles REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_record_changes('key', 'key_id');
 
@@ -650,6 +689,10 @@ CREATE TRIGGER latchgate_forget_limits AFTER DELETE ON public.tenants FOR EACH R
 
 ALTER TABLE public.tenants ENABLE ALWAYS TRIGGER latchgate_forget_limits;
 
+CREATE TRIGGER latchgate_stamp BEFORE INSERT OR UPDATE ON public.imported_forms FOR EACH ROW EXECUTE FUNCTION public.latchgate_stamp();
+
+ALTER TABLE public.imported_forms ENABLE ALWAYS TRIGGER latchgate_stamp;
+
 CREATE TRIGGER latchgate_stamp BEFORE INSERT OR UPDATE ON public.keys FOR EACH ROW EXECUTE FUNCTION public.latchgate_stamp();
 
 ALTER TABLE public.keys ENABLE ALWAYS TRIGGER latchgate_stamp;
@@ -669,6 +712,9 @@ ALTER TABLE public.roles ENABLE ALWAYS TRIGGER latchgate_stamp;
 CREATE TRIGGER latchgate_stamp BEFORE INSERT OR UPDATE ON public.tenants FOR EACH ROW EXECUTE FUNCTION public.latchgate_stamp();
 
 ALTER TABLE public.tenants ENABLE ALWAYS TRIGGER latchgate_stamp;
+
+ALTER TABLE ONLY public.imported_forms
+    ADD CONSTRAINT imported_forms_key_id_fkey FOREIGN KEY (key_id) REFERENCES public.keys(key_id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.key_roles
     ADD CONSTRAINT key_roles_key_id_fkey FOREIGN KEY (key_id) REFERENCES public.keys(key_id) ON DELETE CASCADE;

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
 import asyncpg
 
 from latchgate_server.core.charging import HeldLimit
-from latchgate_server.core.model import Key, Plan, Role, SecretHash, Tenant
-from latchgate_server.core.ports import AuditEvent
+from latchgate_server.core.model import HashProfile, Key, Plan, Role, SecretHash, Tenant
+from latchgate_server.core.ports import AuditEvent, NewImport
 from latchgate_server.storage.failures import told_plainly
 from latchgate_server.storage.pool import Connection
 from latchgate_server.storage.queries import SQL
@@ -62,6 +63,19 @@ class PostgresTransaction:
         await self._run("insert_secret", key.key_id, secret.profile.value, secret.pepper_id, secret.phc, secret.tag)
         await self._insert_key_roles(key)
 
+    async def insert_imports(self, imports: Sequence[NewImport]) -> None:
+        keys = [new.key for new in imports]
+        await self._run("insert_keys", [_key_row(key) for key in keys])
+        ids, secrets = [key.key_id for key in keys], [new.secret for new in imports]
+        profiles, peppers = [secret.profile.value for secret in secrets], [secret.pepper_id for secret in secrets]
+        await self._run("insert_secrets", ids, profiles, peppers, [secret.phc for secret in secrets])
+        await self._run("insert_imported_forms", [new.form for new in imports], ids)
+        held = [
+            (key.key_id, key.tenant_id, place, role_id) for key in keys for place, role_id in enumerate(key.role_ids, 1)
+        ]
+        if held:
+            await self._run("insert_roles_of_keys", *map(list, zip(*held, strict=True)))
+
     async def update_key(self, before: Key, after: Key) -> None:
         await self._run("update_key", after.key_id, *_key_values(after))
         if before.role_ids != after.role_ids:
@@ -71,9 +85,13 @@ class PostgresTransaction:
     async def replace_secret(self, key_id: str, old: SecretHash, new: SecretHash) -> bool:
         with told_plainly():
             status = await self._connection.execute(
-                SQL["replace_secret"], key_id, old.phc, new.pepper_id, new.phc, new.tag
+                SQL["replace_secret"], key_id, old.phc, new.pepper_id, new.phc, new.tag, new.profile.value
             )
-        return status == "UPDATE 1"
+        if status != "UPDATE 1":
+            return False
+        if new.profile is HashProfile.DIGEST:
+            await self._run("replace_imported_form", key_id, new.phc)
+        return True
 
     async def delete_key(self, key_id: str) -> None:
         await self._run("delete_key", key_id)
@@ -137,6 +155,36 @@ def _role_values(role: Role) -> tuple[object, ...]:
         role.claims,
         role.allow_act_as,
     )
+
+
+def _key_row(key: Key) -> dict[str, object]:
+    """The columns of a new key, as JSON."""
+    return {
+        "key_id": key.key_id,
+        "tenant_id": key.tenant_id,
+        "display_name": key.display_name,
+        "description": key.description,
+        "owner": key.owner,
+        "default_user": key.default_user,
+        "permissions": key.permissions,
+        "claims": key.claims,
+        "environment": key.environment,
+        "tags": key.tags,
+        "ip_allowlist_enabled": key.ip_allowlist_enabled,
+        "ip_allowlist": key.ip_allowlist,
+        "resources": key.resources,
+        "expire_time": key.expire_time and key.expire_time.isoformat(),
+        "expired": key.expired,
+        "rotate_by_time": key.rotate_by_time and key.rotate_by_time.isoformat(),
+        "limits": limits_to(key.limits),
+        "state": key.state.name,
+        "revoke_time": key.revoke_time and key.revoke_time.isoformat(),
+        "revocation_reason": key.revocation_reason,
+        "predecessor_key_id": key.predecessor_key_id,
+        "successor_key_id": key.successor_key_id,
+        "created_by": key.created_by,
+        "lineage_id": key.lineage_id or key.key_id,
+    }
 
 
 def _key_values(key: Key) -> tuple[object, ...]:

@@ -10,6 +10,7 @@ from latchgate_server.admin.access import Access, Caller
 from latchgate_server.admin.audit_log import AuditLog
 from latchgate_server.admin.bulk import BulkRevocation
 from latchgate_server.admin.explain import Explanations
+from latchgate_server.admin.imports import Imports
 from latchgate_server.admin.keys import Keys
 from latchgate_server.admin.leaks import Leaks
 from latchgate_server.admin.limits import LimitResets
@@ -42,6 +43,7 @@ from latchgate_server.transport.convert_audit import (
     leaks_from,
     rotation_from,
 )
+from latchgate_server.transport.convert_imports import imports_from
 from latchgate_server.transport.convert_keys import filter_from, key_changes_from, key_id_from, key_to, new_key_from
 from latchgate_server.transport.convert_limits import limit_status_to, reset_from
 from latchgate_server.transport.convert_verify import question_from
@@ -58,6 +60,7 @@ class UseCases:
     keys: Keys
     bulk: BulkRevocation
     rotation: Rotation
+    imports: Imports
     leaks: Leaks
     explanations: Explanations
     audit_log: AuditLog
@@ -75,6 +78,7 @@ class AdminServicer(AdmitsAdministrators, admin_service_pb2_grpc.AdminServiceSer
         self._keys = use_cases.keys
         self._bulk = use_cases.bulk
         self._rotation = use_cases.rotation
+        self._imports = use_cases.imports
         self._leaks = use_cases.leaks
         self._explanations = use_cases.explanations
         self._audit_log = use_cases.audit_log
@@ -255,6 +259,15 @@ class AdminServicer(AdmitsAdministrators, admin_service_pb2_grpc.AdminServiceSer
         )
 
     @admin_rpc
+    async def ImportKeys(self, request: pb.ImportKeysRequest, caller: Caller) -> pb.ImportKeysResponse:
+        drafts, now = imports_from(request), self._clock.now()
+        if request.dry_run:
+            keys = await self._imports.check(caller, drafts)
+            return pb.ImportKeysResponse(keys=[key_to(key, now) for key in keys])
+        keys, propagation = await self._imports.run(caller, drafts)
+        return pb.ImportKeysResponse(keys=[key_to(key, now) for key in keys], propagation=propagation_to(propagation))
+
+    @admin_rpc
     async def ReportLeakedKeys(
         self, request: pb.ReportLeakedKeysRequest, caller: Caller
     ) -> pb.ReportLeakedKeysResponse:
@@ -281,7 +294,6 @@ class AdminServicer(AdmitsAdministrators, admin_service_pb2_grpc.AdminServiceSer
             status, propagation = await self._limit_resets.reset_tenants(caller, tenant_id, name, remaining, reason)
         return pb.ResetLimitResponse(limit=limit_status_to(status), propagation=propagation_to(propagation))
 
-    ImportKeys = not_built
     GetRotation = not_built
     GetUsage = not_built
     ListKeyUses = not_built

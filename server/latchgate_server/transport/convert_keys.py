@@ -41,7 +41,7 @@ def new_key_from(request: admin_service_pb2.CreateKeyRequest) -> tuple[Key, UUID
     if request.prefix and not is_prefix(request.prefix):
         fields.wrong("prefix", f"a letter, then up to {bounds.KEY_PREFIX_LENGTH - 1} of a-z, 0-9 and '_'")
     request_id = fields.uuid("request_id", request.request_id)
-    key = _key_from(fields, request.key)
+    key = key_fields_from(fields, request.key)
     if request.key.tenant_id:
         fields.tenant_id("key.tenant_id", request.key.tenant_id)
     fields.check()
@@ -54,36 +54,36 @@ def key_changes_from(request: admin_service_pb2.UpdateKeyRequest) -> Mapping[str
     fields.key_id("key.key_id", request.key.key_id)
     fields.text("key.etag", request.key.etag, bounds.ETAG_LENGTH)
     paths = fields.paths(request, request.key, _CHANGEABLE)
-    draft = _key_from(fields, request.key)
+    draft = key_fields_from(fields, request.key)
     fields.check()
     return {name: getattr(draft, name) for path in paths for name in _CHANGEABLE[path]}
 
 
-def _key_from(fields: Fields, message: key_pb2.Key) -> Key:
-    """What of a key its administrator chooses; output-only fields are not looked at."""
+def key_fields_from(fields: Fields, message: key_pb2.Key, path: str = "key") -> Key:
+    """What of a key its administrator chooses; output-only fields are not looked at. path: the key's in the request."""
     return Key(
         key_id="",
         tenant_id=message.tenant_id,
-        display_name=fields.text("key.display_name", message.display_name, bounds.DISPLAY_NAME_LENGTH),
-        description=fields.text("key.description", message.description, bounds.DESCRIPTION_LENGTH, lines=True),
-        owner=fields.text("key.owner", message.owner, bounds.USER_LENGTH),
-        default_user=fields.text("key.default_user", message.default_user, bounds.USER_LENGTH),
-        role_ids=fields.role_ids("key.role_ids", message.role_ids),
-        permissions=fields.grants("key.permissions", message.permissions),
-        claims=fields.claims("key.claims", message.claims),
-        environment=fields.text("key.environment", message.environment, bounds.ENVIRONMENT_LENGTH),
-        tags=fields.tags("key.tags", message.tags),
+        display_name=fields.text(f"{path}.display_name", message.display_name, bounds.DISPLAY_NAME_LENGTH),
+        description=fields.text(f"{path}.description", message.description, bounds.DESCRIPTION_LENGTH, lines=True),
+        owner=fields.text(f"{path}.owner", message.owner, bounds.USER_LENGTH),
+        default_user=fields.text(f"{path}.default_user", message.default_user, bounds.USER_LENGTH),
+        role_ids=fields.role_ids(f"{path}.role_ids", message.role_ids),
+        permissions=fields.grants(f"{path}.permissions", message.permissions),
+        claims=fields.claims(f"{path}.claims", message.claims),
+        environment=fields.text(f"{path}.environment", message.environment, bounds.ENVIRONMENT_LENGTH),
+        tags=fields.tags(f"{path}.tags", message.tags),
         ip_allowlist_enabled=message.ip_allowlist.enabled,
-        ip_allowlist=fields.ranges("key.ip_allowlist.ranges", message.ip_allowlist.ranges),
-        resources=fields.resources("key.resources", message.resources),
-        expire_time=_time(fields, message, "expire_time"),
-        rotate_by_time=_time(fields, message, "rotate_by_time"),
-        limits=limits_from(fields, "key.limits", message.limits),
+        ip_allowlist=fields.ranges(f"{path}.ip_allowlist.ranges", message.ip_allowlist.ranges),
+        resources=fields.resources(f"{path}.resources", message.resources),
+        expire_time=_time(fields, message, path, "expire_time"),
+        rotate_by_time=_time(fields, message, path, "rotate_by_time"),
+        limits=limits_from(fields, f"{path}.limits", message.limits),
     )
 
 
-def _time(fields: Fields, message: key_pb2.Key, name: str) -> datetime | None:
-    return fields.time(f"key.{name}", getattr(message, name)) if message.HasField(name) else None  # type: ignore[arg-type]  # a field's name
+def _time(fields: Fields, message: key_pb2.Key, path: str, name: str) -> datetime | None:
+    return fields.time(f"{path}.{name}", getattr(message, name)) if message.HasField(name) else None  # type: ignore[arg-type]  # a field's name
 
 
 def key_to(key: Key, now: float) -> key_pb2.Key:

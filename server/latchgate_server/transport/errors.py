@@ -92,7 +92,7 @@ def _details(row: _Row, error: Exception) -> list[AnyMessage]:
     details: list[Message] = []
     if row.reason:
         details.append(error_details_pb2.ErrorInfo(reason=row.reason, domain=DOMAIN, metadata=row.metadata(error)))
-    if isinstance(error, errors.InvalidRequest):
+    if isinstance(error, errors.LatchgateError) and error.violations:
         violations = [
             error_details_pb2.BadRequest.FieldViolation(field=violation.field, description=violation.description)
             for violation in error.violations

@@ -5,18 +5,24 @@ moment (feed.py); the cache itself knows nothing of time.
 
 A load is kept only if nothing that it may have missed was applied meanwhile: its snapshot is not older than the applied
 revision, and the cache was not restarted under it. So no record is ever older than what was evicted.
+
+A record is kept under what it was asked for by: its key id, or the form of an imported key (core/imported.py). The
+filter of all such forms is kept here as well, since the same changes end it.
 """
 
 from __future__ import annotations
 
+import hmac
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from latchgate_server.core.errors import CannotDecide
+from latchgate_server.core.model import HashProfile
 from latchgate_server.core.ports import Loaded
 from latchgate_server.core.record import Record
 from latchgate_server.core.replication import Change
+from latchgate_server.verify.import_filter import ImportFilter, Place
 
 _ABSENT_SHARE = 10
 
@@ -32,6 +38,20 @@ class Entry:
     record: Record | None
     proven: bytes | None = field(default=None, repr=False)
 
+    @property
+    def is_generated(self) -> bool:
+        """Whether this is a key whose credential we made ourselves."""
+        return self.record is not None and self.record.secret.profile is HashProfile.GENERATED
+
+    def is_found_by(self, form: str) -> bool:
+        """Whether this is a key that is found by the form, and not just one whose key id reads like it."""
+        if self.record is None:
+            return False
+        secret = self.record.secret
+        if secret.profile is HashProfile.DIGEST:
+            return hmac.compare_digest(secret.phc, form)
+        return secret.profile is not HashProfile.GENERATED
+
 
 class RecordCache:
     """A bounded, least-recently-used map from key id to record, and one a tenth its size for keys that do not exist."""
@@ -44,6 +64,7 @@ class RecordCache:
         self._dependents: dict[Change, set[str]] = {}
         self._life = 0
         self.applied_revision = 0
+        self.imports = ImportFilter()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -74,6 +95,19 @@ class RecordCache:
             self._keep(key_id, entry)
         return entry
 
+    def finish_forms(self, life: int, revision: int, forms: Iterable[tuple[Place, bytes]], is_last: bool) -> bool:
+        """Add forms that were read to the filter; False where all of them must be read anew.
+
+        revision: of the snapshot. is_last: whether it showed no further form.
+        """
+        if life != self._life:
+            return False
+        for place, digest in forms:
+            self.imports.add(place, digest)
+        if is_last and revision >= self.applied_revision:
+            self.imports.is_current = True
+        return True
+
     def _keep(self, key_id: str, entry: Entry) -> None:
         self._drop(key_id)
         if entry.record is None:
@@ -82,7 +116,7 @@ class RecordCache:
                 self._absent.popitem(last=False)
             return
         self._entries[key_id] = entry
-        for change in _causes(entry.record):
+        for change in _causes(key_id, entry.record):
             self._dependents.setdefault(change, set()).add(key_id)
         if len(self._entries) > self._size:
             self._drop(next(iter(self._entries)))
@@ -104,6 +138,7 @@ class RecordCache:
         self._entries.clear()
         self._absent.clear()
         self._dependents.clear()
+        self.imports.restart()
         self.applied_revision = revision
 
     def _evict(self, change: Change) -> None:
@@ -111,26 +146,38 @@ class RecordCache:
             self._entries.clear()
             self._absent.clear()
             self._dependents.clear()
+            self.imports.note_change()
         elif change.entity == "key":
             self._drop(change.id)
+            self._drop_dependents(change)
+        elif change.entity == "import":
+            # Whatever was not found may be found now.
+            self._absent.clear()
+            self.imports.note_change()
+            self._drop_dependents(Change("key", change.id))
         else:
-            for key_id in list(self._dependents.get(change, ())):
-                self._drop(key_id)
+            self._drop_dependents(change)
+
+    def _drop_dependents(self, change: Change) -> None:
+        for key_id in list(self._dependents.get(change, ())):
+            self._drop(key_id)
 
     def _drop(self, key_id: str) -> None:
         self._absent.pop(key_id, None)
         entry = self._entries.pop(key_id, None)
         if entry is None or entry.record is None:
             return
-        for change in _causes(entry.record):
+        for change in _causes(key_id, entry.record):
             dependents = self._dependents[change]
             dependents.discard(key_id)
             if not dependents:
                 del self._dependents[change]
 
 
-def _causes(record: Record) -> Iterable[Change]:
-    """The changes, beside one of the key itself, that the record must go with."""
+def _causes(asked_for: str, record: Record) -> Iterable[Change]:
+    """The changes, beside one of what it was asked for by, that the record must go with."""
+    if asked_for != record.identity.key_id:
+        yield Change("key", record.identity.key_id)
     yield Change("tenant", record.identity.tenant_id)
     if record.plan_id:
         yield Change("plan", record.plan_id)

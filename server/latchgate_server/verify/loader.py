@@ -8,8 +8,10 @@ Callers that come while queries are under way share the next one.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from latchgate_server import observability
 from latchgate_server.core.errors import CannotDecide, Overloaded
 from latchgate_server.core.ports import Reader
 from latchgate_server.verify.cache import Entry, RecordCache
@@ -17,6 +19,7 @@ from latchgate_server.verify.cache import Entry, RecordCache
 BATCH = 1_000  # of one BatchVerify all misses fit
 QUERIES_AT_ONCE = 2
 WAITING_KEYS = 20_000
+FORMS_AT_ONCE = 1_000  # a few milliseconds' worth
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,20 @@ class RecordLoader:
         # Whoever gives up must not take the others' answer away.
         return await asyncio.shield(future)
 
+    async def read_forms(self, digest: Callable[[str], bytes]) -> None:
+        """Read into the cache's filter what forms of imported keys it lacks.
+
+        digest: of a form, under a key of this process. It may not be all: what changes meanwhile is for the next call.
+        Raises StoreUnavailable, Overloaded.
+        """
+        life, is_last, is_same = self._cache.begin_load(), False, True
+        while is_same and not is_last:
+            observability.RECORD_READS.inc()
+            read = await self._read.read_forms(self._cache.imports.place, FORMS_AT_ONCE)
+            is_last = len(read.forms) < FORMS_AT_ONCE
+            forms = [(place, digest(place[1])) for place in read.forms]
+            is_same = self._cache.finish_forms(life, read.revision, forms, is_last)
+
     def _start_query(self) -> None:
         if self._running < QUERIES_AT_ONCE:
             self._running += 1
@@ -83,6 +100,7 @@ class RecordLoader:
 
     async def _run_query(self, batch: dict[str, asyncio.Future[LoadedEntry]]) -> None:
         life = self._cache.begin_load()
+        observability.RECORD_READS.inc()
         found = await self._read.load_records(list(batch))
         for key_id, future in batch.items():
             loaded = found[key_id]

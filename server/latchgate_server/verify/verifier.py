@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from latchgate_server.core import key_format
 from latchgate_server.core.charging import NO_CHARGE, Charge
 from latchgate_server.core.errors import RevisionNotReached
-from latchgate_server.core.model import DenialReason, Question
+from latchgate_server.core.model import DenialReason, HashProfile, Question
 from latchgate_server.core.policy import decide
 from latchgate_server.core.ports import ChargesLimits, Clock, RenewsHashes
 from latchgate_server.core.record import Record
@@ -17,16 +18,29 @@ from latchgate_server.core.verification import Verification
 from latchgate_server.hashing import SecretHasher
 from latchgate_server.verify.cache import Entry, RecordCache
 from latchgate_server.verify.feed import Feed
-from latchgate_server.verify.loader import RecordLoader
+from latchgate_server.verify.imported import ImportedForms
+from latchgate_server.verify.loader import LoadedEntry, RecordLoader
 from latchgate_server.verify.outage import Outage
+from latchgate_server.verify.wrong_tries import WrongTries
 
 
 class _Known(NamedTuple):
-    """A cache entry that may be decided on. revision: of the state that it belongs to."""
+    """A cache entry that may be decided on.
+
+    revision: of the state that it belongs to. by_form: whether it was found by the form of an imported key.
+    """
 
     entry: Entry
     revision: int
     stale: bool = False
+    by_form: bool = False
+
+
+class _Source(NamedTuple):
+    """Where entries come from, for our own key ids or for the forms of imported keys: from memory, and the database."""
+
+    remember: Callable[[str], Entry | None]
+    load: Callable[[str], Awaitable[LoadedEntry]]
 
 
 class Verifier:
@@ -53,6 +67,10 @@ class Verifier:
         self._limits = limits
         self._clock = clock
         self._proofs: dict[tuple[str, str, bytes], asyncio.Task[bool]] = {}
+        self._imported = ImportedForms(cache, loader, hasher, clock)
+        self._wrong_tries = WrongTries(clock)
+        self._own = _Source(cache.get, loader.load)
+        self._forms = _Source(self._imported.remember, self._imported.load)
 
     async def verify(self, key_string: str, question: Question, at_least_revision: int = 0) -> Verification:
         """Decide about a credential as it was presented.
@@ -63,18 +81,29 @@ class Verifier:
         verification = self.verify_from_memory(key_string, question, at_least_revision)
         if verification is not None:
             return verification
-        presented = key_format.parse(key_string)
-        assert presented is not None, "else memory would have told"
-        key_id, secret = presented
-        assert secret is not None, "likewise"
-        known = self._recall(key_id, at_least_revision) or await self._obtain(key_id, at_least_revision)
+        known, secret = await self._find(key_string, at_least_revision)
         # From here on nothing is checked again: what was taken was right at a moment after this call began.
         verification = self._answer(known, secret, question)
         if verification is not None:
             return verification
-        if not await self._is_proven(known.entry, secret):
+        if not await self._is_proven(known.entry, secret, question.client_ip):
             return _denied(DenialReason.INVALID_SECRET, known)
         return self._decide(known, question) or await self._charge(known, question)
+
+    async def identify(self, key_string: str, client_ip: str) -> Record | None:
+        """The record of the key that the credential proves, whatever it may be used for; None where it proves none.
+
+        client_ip: where wrong tries count. Raises as `verify` does.
+        """
+        if not key_format.is_presentable(key_string):
+            return None
+        presented = key_format.parse(key_string)
+        if presented is not None and presented.secret is None and self._hasher.is_genuine_key_id(presented.key_id):
+            return None
+        known, secret = await self._find(key_string, 0)
+        if self._is_refused(known, secret) is not None:
+            return None
+        return known.entry.record if await self._is_proven(known.entry, secret, client_ip) else None
 
     def verify_from_memory(
         self, key_string: str, question: Question, at_least_revision: int = 0
@@ -84,64 +113,139 @@ class Verifier:
             return Verification(denial_reason=DenialReason.MISSING_API_KEY)
         presented = key_format.parse(key_string)
         if presented is None:
-            return Verification(denial_reason=DenialReason.INVALID_API_KEY)
+            if not key_format.is_presentable(key_string):
+                return Verification(denial_reason=DenialReason.INVALID_API_KEY)
+            return self._imported_from_memory(key_string, question, at_least_revision)
         key_id, secret = presented
         if secret is None:
-            genuine = self._hasher.is_genuine_key_id(key_id)
-            reason = DenialReason.SECRET_REQUIRED if genuine else DenialReason.INVALID_API_KEY
-            return Verification(denial_reason=reason)
-        known = self._recall(key_id, at_least_revision)
-        if known is not None:
+            if self._hasher.is_genuine_key_id(key_id):
+                return Verification(denial_reason=DenialReason.SECRET_REQUIRED)
+            return self._imported_from_memory(key_string, question, at_least_revision)
+        known = self._recall(key_id, at_least_revision, self._own)
+        if known is not None and known.entry.is_generated:
             return self._answer(known, secret, question)
         if not self._hasher.is_genuine_key_id(key_id):
-            return Verification(denial_reason=DenialReason.INVALID_API_KEY)
-        return None
+            return self._imported_from_memory(key_string, question, at_least_revision)
+        return None if known is None else self._answer(known, secret, question)
 
-    def _recall(self, key_id: str, at_least_revision: int) -> _Known | None:
+    def _imported_from_memory(self, key_string: str, question: Question, at_least_revision: int) -> Verification | None:
+        """The same for a credential that is none of ours: it may be another system's."""
+        revision = self._cache.applied_revision
+        if self._imported.are_none and self._feed.has_lease() and revision >= at_least_revision:
+            return Verification(denial_reason=DenialReason.INVALID_API_KEY, revision=revision)
+        for form, secret in self._imported.candidates(key_string):
+            known = self._recall(form, at_least_revision, self._forms)
+            if known is None:
+                return None
+            if known.entry.is_found_by(form):
+                return self._answer(known, secret, question)
+        return Verification(denial_reason=DenialReason.INVALID_API_KEY, revision=revision)
+
+    async def _find(self, key_string: str, at_least_revision: int) -> tuple[_Known, str]:
+        """The key that the credential names, and its secret. Raises as `verify` does."""
+        presented = key_format.parse(key_string)
+        if presented is None or not self._hasher.is_genuine_key_id(presented.key_id):
+            return await self._find_imported(key_string, at_least_revision)
+        key_id, secret = presented
+        assert secret is not None, "else memory would have told"
+        known = self._recall(key_id, at_least_revision, self._own)
+        return known or await self._obtain(key_id, at_least_revision, self._own), secret
+
+    async def _find_imported(self, key_string: str, at_least_revision: int) -> tuple[_Known, str]:
+        found: list[_Known] = []
+        for form, secret in self._imported.candidates(key_string):
+            known = self._recall(form, at_least_revision, self._forms)
+            if known is None:
+                known = await self._obtain_form(form, at_least_revision)
+            if known.entry.is_found_by(form):
+                return known, secret
+            found.append(known)
+        oldest = min(found, key=lambda known: known.revision)
+        return _Known(Entry(None), oldest.revision, any(known.stale for known in found)), ""
+
+    async def _obtain_form(self, form: str, at_least_revision: int) -> _Known:
+        if self._feed.has_lease():
+            await self._imported.refresh()
+            known = self._recall(form, at_least_revision, self._forms)
+            if known is not None:
+                return known
+        return await self._obtain(form, at_least_revision, self._forms)
+
+    def _recall(self, name: str, at_least_revision: int, source: _Source) -> _Known | None:
         """What memory may tell: the entry is taken and the lease checked in one step, with no await between."""
-        entry = self._cache.get(key_id)
+        entry = source.remember(name)
         revision = self._cache.applied_revision
         if entry is not None and self._feed.has_lease() and revision >= at_least_revision:
-            return _Known(entry, revision)
+            return _Known(entry, revision, by_form=source is self._forms)
         return None
 
-    async def _obtain(self, key_id: str, at_least_revision: int) -> _Known:
+    async def _obtain(self, name: str, at_least_revision: int, source: _Source) -> _Known:
         """What the database tells, or memory after one more look at what changed."""
         if self._cache.applied_revision < at_least_revision:
             await self._feed.next_look()
-            known = self._recall(key_id, at_least_revision)
+            known = self._recall(name, at_least_revision, source)
             if known is not None:
                 return known
         if self._outage.allows_stale():
-            entry = self._cache.get(key_id)
+            entry = source.remember(name)
             if entry is not None and self._cache.applied_revision >= at_least_revision:
                 self._outage.note_stale()
-                return _Known(entry, self._cache.applied_revision, stale=True)
-        loaded = await self._loader.load(key_id)
+                return _Known(entry, self._cache.applied_revision, stale=True, by_form=source is self._forms)
+        loaded = await source.load(name)
         if loaded.revision < at_least_revision:
             raise RevisionNotReached(at_least_revision, loaded.revision)
-        return _Known(loaded.entry, loaded.revision)
+        return _Known(loaded.entry, loaded.revision, by_form=source is self._forms)
 
     def _answer(self, known: _Known, secret: str, question: Question) -> Verification | None:
         """The decision; None where Argon2 must tell whether the secret is right, or others what is left of limits."""
-        record = known.entry.record
-        if record is None:
+        if known.entry.record is None:
             return _denied(DenialReason.INVALID_API_KEY, known)
         proven = known.entry.proven
         if proven is not None and hmac.compare_digest(proven, self._hasher.digest(secret)):
             return self._decide(known, question)
-        key_id = record.identity.key_id
-        if not key_format.is_whole_secret(key_id, secret) or self._hasher.refuses(key_id, secret, record.secret):
-            return _denied(DenialReason.INVALID_SECRET, known)
-        return None
+        reason = self._is_refused(known, secret)
+        return None if reason is None else _denied(reason, known)
 
-    async def _is_proven(self, entry: Entry, secret: str) -> bool:
-        """Whether Argon2 says that the secret is right. Calls for the same key and secret share the answer."""
+    def _is_refused(self, known: _Known, secret: str) -> DenialReason | None:
+        """Why the secret is certainly wrong, told without Argon2; None where it may be right."""
+        record = known.entry.record
+        if record is None:
+            return DenialReason.INVALID_API_KEY
+        key_id = record.identity.key_id
+        if record.secret.profile is HashProfile.DIGEST and not known.by_form:
+            return DenialReason.INVALID_SECRET  # the key id was made for it here; its credential does not begin with it
+        if record.secret.profile is HashProfile.GENERATED and not key_format.is_whole_secret(key_id, secret):
+            return DenialReason.INVALID_SECRET
+        return DenialReason.INVALID_SECRET if self._hasher.refuses(key_id, secret, record.secret) else None
+
+    async def _is_proven(self, entry: Entry, secret: str, client_ip: str) -> bool:
+        """Whether Argon2 says that the secret is right. Calls for the same key and secret share the answer.
+
+        client_ip: where wrong tries of an imported key's secret count. Raises Overloaded after too many of them.
+        """
         record = entry.record
         assert record is not None, "a key that does not exist has no secret"
         digest = self._hasher.digest(secret)
         if entry.proven is not None and hmac.compare_digest(entry.proven, digest):
             return True
+        if record.secret.profile in (HashProfile.FOREIGN, HashProfile.IMPORTED):
+            return await self._is_proven_in_bounds(entry, record, secret, client_ip)
+        return await self._is_proven_by_hash(entry, record, secret)
+
+    async def _is_proven_in_bounds(self, entry: Entry, record: Record, secret: str, client_ip: str) -> bool:
+        key_id = record.identity.key_id
+        self._wrong_tries.begin(key_id, client_ip)
+        try:
+            proven = await self._is_proven_by_hash(entry, record, secret)
+        except Exception:
+            self._wrong_tries.forgive(key_id, client_ip)  # nobody told whether it was wrong
+            raise
+        if proven:
+            self._wrong_tries.forgive(key_id, client_ip)
+        return proven
+
+    async def _is_proven_by_hash(self, entry: Entry, record: Record, secret: str) -> bool:
+        digest = self._hasher.digest(secret)
         same = (record.identity.key_id, record.secret.phc, digest)
         proof = self._proofs.get(same)
         if proof is None:

@@ -24,7 +24,7 @@ INSERT INTO revision_clock (revision) VALUES (1);
 -- What to evict from memory, by revision. id '' stands for every record.
 CREATE TABLE changes (
     revision bigint NOT NULL,
-    entity text NOT NULL CHECK (entity IN ('key', 'tenant', 'plan', 'role', 'all')),
+    entity text NOT NULL CHECK (entity IN ('key', 'tenant', 'plan', 'role', 'import', 'all')),
     id text NOT NULL,
     commit_time timestamptz NOT NULL DEFAULT now()
 );
@@ -219,11 +219,24 @@ CREATE INDEX keys_tenant ON keys (tenant_id, number DESC);
 -- All that is kept of the secrets, apart from what administrators read.
 CREATE TABLE key_secrets (
     key_id text PRIMARY KEY REFERENCES keys ON DELETE CASCADE,
-    profile text NOT NULL CHECK (profile IN ('generated', 'imported')),
+    profile text NOT NULL CHECK (profile IN ('generated', 'imported', 'foreign', 'digest')),
+    -- '' for a foreign hash: no pepper of ours had a part in it.
     pepper_id text NOT NULL,
+    -- For the profile digest the form by which the key is found.
     phc text NOT NULL,
     tag bytea
 );
+
+-- By what the keys of other systems are found, beside their key ids: a keyed digest of the whole credential, or the key
+-- id where that stands in front of the secret. Replicas keep a filter of all forms in memory, and read what is new by
+-- revision: `revision` rises with every change of a row.
+CREATE TABLE imported_forms (
+    form text PRIMARY KEY,
+    key_id text NOT NULL UNIQUE REFERENCES keys ON DELETE CASCADE,
+    update_time timestamptz NOT NULL,
+    revision bigint NOT NULL
+);
+CREATE INDEX imported_forms_revision ON imported_forms (revision, form);
 
 CREATE TABLE roles (
     number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -264,7 +277,8 @@ DECLARE
     event text;
 BEGIN
     FOR watched IN VALUES ('plans', 'plan', 'plan_id'), ('tenants', 'tenant', 'tenant_id'), ('keys', 'key', 'key_id'),
-        ('key_secrets', 'key', 'key_id'), ('roles', 'role', 'number'), ('key_roles', 'key', 'key_id')
+        ('key_secrets', 'key', 'key_id'), ('roles', 'role', 'number'), ('key_roles', 'key', 'key_id'),
+        ('imported_forms', 'import', 'key_id')
     LOOP
         EXECUTE format('CREATE TRIGGER latchgate_1_note_snapshot BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %I
             FOR EACH STATEMENT EXECUTE FUNCTION latchgate_note_snapshot()', watched.column1);
@@ -287,7 +301,7 @@ BEGIN
         EXECUTE format('ALTER TABLE %I ENABLE ALWAYS TRIGGER latchgate_1_note_snapshot', watched.column1);
         EXECUTE format('ALTER TABLE %I ENABLE ALWAYS TRIGGER latchgate_2_take_clock', watched.column1);
     END LOOP;
-    FOR watched IN VALUES ('plans'), ('tenants'), ('keys'), ('roles')
+    FOR watched IN VALUES ('plans'), ('tenants'), ('keys'), ('roles'), ('imported_forms')
     LOOP
         EXECUTE format('CREATE TRIGGER latchgate_stamp BEFORE INSERT OR UPDATE ON %I
             FOR EACH ROW EXECUTE FUNCTION latchgate_stamp()', watched.column1);
