@@ -72,6 +72,12 @@ def changes(house: House) -> Mapping[str, tuple[str, Message]]:
         ),
         "DeleteKey": (ids["DeleteKey"], pb.DeleteKeyRequest(key_id=ids["DeleteKey"])),
         "RotateKey": (ids["RotateKey"], pb.RotateKeyRequest(key_id=ids["RotateKey"])),
+        "ImportKeys": (
+            new_role,
+            pb.ImportKeysRequest(
+                keys=[pb.ImportedKey(key=Key(key_id=new_role, tenant_id=tenant), sha256=new_role.ljust(32).encode())]
+            ),
+        ),
         "ReportLeakedKeys": (
             ids["ReportLeakedKeys"],
             pb.ReportLeakedKeysRequest(key_strings=[made["ReportLeakedKeys"].key_string]),

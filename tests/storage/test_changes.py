@@ -8,7 +8,7 @@ import pytest
 
 from tests.storage.prompt import Prompt, fresh_id
 
-DECISION_TABLES = ["plans", "tenants", "keys", "key_secrets", "roles", "key_roles"]
+DECISION_TABLES = ["plans", "tenants", "keys", "key_secrets", "roles", "key_roles", "imported_forms"]
 MANY = 1_000
 """Above so many rows of one statement the feed is told to evict everything."""
 
@@ -95,6 +95,21 @@ async def test_a_role_is_told_by_its_number_and_a_key_when_its_roles_change(prom
     watch = await Watch.begin(prompt)
     await prompt.run("DELETE FROM roles WHERE number = $1", number)
     assert await watch.told() == {("role", str(number))}
+
+
+async def test_an_imported_form_is_told_by_its_key_and_with_it_and_rises_in_revision(prompt: Prompt) -> None:
+    key_id = await prompt.key(await prompt.tenant())
+    steps = {
+        "INSERT INTO imported_forms (form, key_id) VALUES ($1 || '.x', $1)": {("import", key_id)},
+        "UPDATE imported_forms SET form = $1 || '.y' WHERE key_id = $1": {("import", key_id)},
+        "DELETE FROM keys WHERE key_id = $1": {("import", key_id), ("key", key_id)},
+    }
+    for statement, expected in steps.items():
+        watch = await Watch.begin(prompt)
+        await prompt.run(statement, key_id)
+        assert await watch.told() == expected, statement
+        revision = await prompt.connection.fetchval("SELECT revision FROM imported_forms WHERE key_id = $1", key_id)
+        assert revision in {None, await prompt.revision()}
 
 
 async def test_an_id_that_is_changed_is_told_as_it_was_and_as_it_is(prompt: Prompt) -> None:
