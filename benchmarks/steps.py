@@ -29,8 +29,10 @@ from latchgate_server.transport.verify_service import VerifyServicer
 from latchgate_server.verify.cache import RecordCache
 from latchgate_server.verify.feed import Feed
 from latchgate_server.verify.limits import LimitCharger
+from latchgate_server.verify.noticing import Noticing
 from latchgate_server.verify.quotas import Quotas
 from latchgate_server.verify.rates import LocalRates
+from latchgate_server.verify.usage import UsageCollector
 from latchgate_server.verify.verifier import Verifier
 
 KEYS = 10_000
@@ -86,6 +88,7 @@ class Hot:
             renewal=nobody,
             clock=clock,
             limits=self.limits,
+            usage=UsageCollector(nobody, clock, Noticing(clock)),
         )
         self.servicer = VerifyServicer(self.verifier)
         self.credentials = [self.hasher.make_credential("lg") for _ in range(count)]

@@ -20,7 +20,7 @@ from latchgate_server.admin.barrier import Barrier
 from latchgate_server.admin.bulk import BulkRevocation
 from latchgate_server.admin.explain import Explanations
 from latchgate_server.admin.first_administrator import FirstAdministrator, Recovered
-from latchgate_server.admin.housekeeping import forget_the_dead, keep_house
+from latchgate_server.admin.housekeeping import forget_the_dead, keep_house, keep_usage
 from latchgate_server.admin.imports import Imports
 from latchgate_server.admin.keys import Keys
 from latchgate_server.admin.leaks import Leaks
@@ -32,6 +32,7 @@ from latchgate_server.admin.renewal import HashRenewal
 from latchgate_server.admin.roles import Roles
 from latchgate_server.admin.rotation import Rotation
 from latchgate_server.admin.tenants import Tenants
+from latchgate_server.admin.usage import Usage
 from latchgate_server.config import Settings, SettingsProblem
 from latchgate_server.core.credential_sources import CredentialSources
 from latchgate_server.core.errors import StoreUnavailable
@@ -44,6 +45,8 @@ from latchgate_server.storage.quota_ledger import PostgresQuotaLedger
 from latchgate_server.storage.reader import PostgresReader
 from latchgate_server.storage.replica_table import PostgresReplicaTable
 from latchgate_server.storage.store import PostgresStore
+from latchgate_server.storage.usage_reader import PostgresUsageReader
+from latchgate_server.storage.usage_writer import PostgresUsageWriter
 from latchgate_server.system import SystemClock, SystemEntropy
 from latchgate_server.transport.admin_service import AdminServicer, UseCases
 from latchgate_server.transport.ext_authz import AuthorizationServicer, EnvoyOptions
@@ -57,17 +60,21 @@ from latchgate_server.transport.server import (
     verify_server,
 )
 from latchgate_server.transport.verify_service import VerifyServicer
+from latchgate_server.verify.access_log import AccessLog
 from latchgate_server.verify.cache import RecordCache
 from latchgate_server.verify.feed import Feed
 from latchgate_server.verify.limits import LimitCharger, SharedRates
 from latchgate_server.verify.loader import QUERIES_AT_ONCE, RecordLoader
+from latchgate_server.verify.noticing import Noticing
 from latchgate_server.verify.outage import Outage
 from latchgate_server.verify.quotas import Quotas
 from latchgate_server.verify.rates import LocalRates
+from latchgate_server.verify.usage import UsageCollector
 from latchgate_server.verify.verifier import Verifier
 
 CONTROL_CONNECTIONS = 10
 LOAD_CONNECTIONS = QUERIES_AT_ONCE + 3  # the rest lends quotas, takes them back, and reads the forms of imported keys
+USAGE_CONNECTIONS = 1
 DRAIN_SECONDS = 10.0
 
 _log = structlog.get_logger()
@@ -155,12 +162,16 @@ async def _serve(
 
 @dataclass(frozen=True, slots=True)
 class _Database:
-    """store: for administrators. loads, quotas: for verifications, on connections that no administrator can exhaust."""
+    """store: for administrators. loads, quotas: for verifications, on connections that no administrator can exhaust.
+
+    usage: what administrators read of it.
+    """
 
     store: PostgresStore
     loads: PostgresReader
     quotas: PostgresQuotaLedger
     replicas: PostgresReplicaTable
+    usage: PostgresUsageReader
 
 
 async def _open_database(settings: Settings, stack: AsyncExitStack) -> _Database:
@@ -177,6 +188,7 @@ async def _open_database(settings: Settings, stack: AsyncExitStack) -> _Database
         PostgresReader(loads, patience=lease),
         PostgresQuotaLedger(loads),
         replicas,
+        PostgresUsageReader(control, patience=lease),
     )
 
 
@@ -227,13 +239,14 @@ class _Process:
     feed: Feed
     quotas: Quotas
     following: asyncio.Task[None]
+    usage: UsageCollector
 
     async def drain(self) -> None:
-        """Turn health, let calls in flight finish while the feed still beats, give back, and deregister last."""
+        """Turn health, let calls in flight finish while the feed beats, give back, write usage, deregister last."""
         for server in self.servers:
             await server.set_draining()
         await asyncio.gather(*(server.stop(DRAIN_SECONDS) for server in self.servers))
-        await self.quotas.close()
+        await asyncio.gather(self.quotas.close(), self.usage.close())
         self.feed.stop()
         await asyncio.wait({self.following}, timeout=DRAIN_SECONDS)
 
@@ -250,13 +263,14 @@ async def _start(settings: Settings, transport: Transport, stack: AsyncExitStack
     stack.callback(hasher.close)
     renewal = HashRenewal(database.store, hasher, peppers, clock)
 
-    data_plane = _data_plane(settings, stack, database, hasher, renewal)
+    usage = await _usage(settings, stack)
+    data_plane = _data_plane(settings, stack, database, usage, hasher=hasher, renewal=renewal)
     access = Access(data_plane.verifier, clock)
     barrier = Barrier(database.replicas, clock)
     stack.callback(barrier.close)
     mutations = Mutations(database.store, access, peppers, barrier)
     use_cases = _use_cases(
-        database.store,
+        database,
         mutations,
         peppers,
         hasher,
@@ -271,6 +285,8 @@ async def _start(settings: Settings, transport: Transport, stack: AsyncExitStack
     tasks.start(data_plane.quotas.run())
     tasks.start(keep_house(database.store, clock))
     tasks.start(forget_the_dead(database.replicas, clock))
+    tasks.start(usage.run())
+    tasks.start(keep_usage(database.store, clock, settings.usage_retention, settings.uses_retention))
     await _first_beat(data_plane.feed, settings.lease)
 
     verify = verify_server(
@@ -292,11 +308,30 @@ async def _start(settings: Settings, transport: Transport, stack: AsyncExitStack
         await server.set_serving()
     tasks.start(_watch(verify, data_plane, clock, settings.lease))
     addresses = Addresses(verify.address, admin.address, metrics)
-    return _Process((verify, admin), addresses, tasks, data_plane.feed, data_plane.quotas, following)
+    return _Process((verify, admin), addresses, tasks, data_plane.feed, data_plane.quotas, following, usage)
+
+
+async def _usage(settings: Settings, stack: AsyncExitStack) -> UsageCollector:
+    url, lease, clock = settings.require_database_url(), settings.lease, SystemClock()
+    pool = await create_pool(url, lease, USAGE_CONNECTIONS)
+    stack.callback(pool.terminate)
+    writer = PostgresUsageWriter(pool, SystemEntropy().bytes(16).hex(), patience=lease)
+    observers = []
+    if settings.access_log:
+        access_log = AccessLog(settings.access_log, sys.stderr)
+        stack.callback(access_log.close)
+        observers.append(access_log)
+    return UsageCollector(writer, clock, Noticing(clock), observers)
 
 
 def _data_plane(
-    settings: Settings, stack: AsyncExitStack, database: _Database, hasher: SecretHasher, renewal: HashRenewal
+    settings: Settings,
+    stack: AsyncExitStack,
+    database: _Database,
+    usage: UsageCollector,
+    *,
+    hasher: SecretHasher,
+    renewal: HashRenewal,
 ) -> _DataPlane:
     clock = SystemClock()
     cache = RecordCache(settings.cache_size)
@@ -315,6 +350,7 @@ def _data_plane(
         hasher=hasher,
         renewal=renewal,
         limits=limits,
+        usage=usage,
         clock=clock,
     )
     return _DataPlane(feed, outage, cache, quotas, limits, verifier)
@@ -344,7 +380,7 @@ def _envoy_options(settings: Settings) -> EnvoyOptions:
 
 
 def _use_cases(
-    store: PostgresStore,
+    database: _Database,
     mutations: Mutations,
     peppers: Peppers,
     hasher: SecretHasher,
@@ -353,7 +389,7 @@ def _use_cases(
     limits: LimitCharger,
     key_prefix: str,
 ) -> UseCases:
-    tokens = PageTokens(peppers)
+    store, tokens = database.store, PageTokens(peppers)
     return UseCases(
         tenants=Tenants(store.read, mutations, tokens),
         plans=Plans(store.read, mutations, tokens),
@@ -366,6 +402,7 @@ def _use_cases(
         explanations=Explanations(store.read, limits, SystemClock()),
         audit_log=AuditLog(store.read, tokens),
         limit_resets=LimitResets(mutations),
+        usage=Usage(store.read, database.usage, tokens, SystemClock()),
     )
 
 

@@ -82,6 +82,9 @@ class Settings(BaseSettings):
     limit_store: SecretStr = SecretStr("memory")
     on_limit_store_loss: Literal["share", "deny"] = "share"
     key_prefix: str = "lg"
+    usage_retention: Annotated[Seconds, Field(ge=31 * 86_400)] = 400 * 86_400.0
+    uses_retention: Annotated[Seconds, Field(ge=86_400)] = 90 * 86_400.0
+    access_log: Annotated[float, Field(ge=0, le=1)] = 0.0
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "console", "json"] = "auto"
 

@@ -95,6 +95,41 @@ QUOTA_PORTIONS = Counter(
     "Portions of quotas that were borrowed from the database.",
     registry=REGISTRY,
 )
+USAGE_LAG = Gauge(
+    "latchgate_usage_lag_seconds",
+    "How long usage waits to be written; 0 where it was written when it was due. With several workers, the longest.",
+    registry=REGISTRY,
+    multiprocess_mode="livemax",
+)
+USAGE_DROPPED = Counter(
+    "latchgate_usage_dropped",
+    "What of usage was given up: single uses, addresses and descriptions of requests, which show in lists alone; "
+    "counters; or the keys of a whole batch that could not be written.",
+    ["what"],
+    registry=REGISTRY,
+)
+AUTHENTICATION_FAILURES = Counter(
+    "latchgate_authentication_failures",
+    "Credentials that authenticated nobody, of clients and of administrators, by reason of denial.",
+    ["denial_reason"],
+    registry=REGISTRY,
+)
+WRONG_SECRET_BURSTS = Counter(
+    "latchgate_wrong_secret_bursts",
+    "How often somebody tried many wrong secrets against one key within a minute.",
+    registry=REGISTRY,
+)
+NEW_SOURCES = Counter(
+    "latchgate_new_sources",
+    "Keys' first uses from an address, but for each key's very first address.",
+    registry=REGISTRY,
+)
+DORMANT_KEYS_USED = Counter(
+    "latchgate_dormant_keys_used", "Uses of keys that had not been used for 30 days.", registry=REGISTRY
+)
+ACCESS_LOG_DROPPED = Counter(
+    "latchgate_access_log_dropped", "Lines of the access log that could not be written in time.", registry=REGISTRY
+)
 
 STARTING = "starting"
 SERVING = "serving"
@@ -115,6 +150,15 @@ LIMIT_STORE_FOUND = "limit_store_found"
 QUOTA_PORTIONS_LOST = "quota_portions_lost"
 HOUSEKEEPING_FAILED = "housekeeping_failed"
 ROUTE_MISCONFIGURED = "route_misconfigured"
+USAGE_DELAYED = "usage_delayed"
+USAGE_CAUGHT_UP = "usage_caught_up"
+USAGE_LOST = "usage_lost"
+AUTHENTICATION_FAILED = "authentication_failed"
+WRONG_SECRET_BURST = "wrong_secret_burst"  # noqa: S105 - the name of an event
+NEW_SOURCE = "new_source"
+DORMANT_KEY_USED = "dormant_key_used"
+EVENTS_SUPPRESSED = "events_suppressed"
+DECISION = "decision"
 
 
 @contextmanager
@@ -139,6 +183,11 @@ def metrics_server(address: str, registry: CollectorRegistry) -> Iterator[str]:
 def count_decision(reason: DenialReason | None) -> None:
     """Count a decision of the data plane; `reason` None: allowed."""
     _DECISIONS_BY_REASON[reason].inc()
+
+
+def count_authentication_failure(reason: DenialReason) -> None:
+    """Count a credential that authenticated nobody."""
+    AUTHENTICATION_FAILURES.labels(reason.name).inc()
 
 
 def configure_logging(level: str, format_: str, stream: TextIO = sys.stderr) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +18,7 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from latchgate.v1 import admin_service_pb2 as pb
 from latchgate.v1 import key_pb2, tenant_pb2
@@ -173,7 +175,9 @@ REQUESTS: Mapping[str, Callable[[Target], Message]] = {
     "ReportLeakedKeys": lambda t: pb.ReportLeakedKeysRequest(key_strings=[t.key_string]),
     "ExplainKey": lambda t: pb.ExplainKeyRequest(key_id=t.key_id),
     "ResetLimit": lambda t: pb.ResetLimitRequest(key_id=t.key_id, name="calls"),
-    "GetUsage": lambda t: pb.GetUsageRequest(key_id=t.key_id),
+    "GetUsage": lambda t: pb.GetUsageRequest(
+        key_id=t.key_id, start_time=Timestamp(seconds=int(time.time()) - 60), bucket_length=Duration(seconds=3_600)
+    ),
     "ListKeyUses": lambda t: pb.ListKeyUsesRequest(key_id=t.key_id),
     "ListKeySources": lambda t: pb.ListKeySourcesRequest(key_id=t.key_id),
     "ListAuditEvents": lambda t: pb.ListAuditEventsRequest(tenant_id=t.tenant_id),

@@ -33,6 +33,7 @@ from latchgate_server.core.errors import StoreUnavailable
 from latchgate_server.core.model import Key, Question, SecretHash, Tenant
 from latchgate_server.core.permissions import parse_requirement
 from latchgate_server.core.ports import Loaded
+from latchgate_server.core.record import Record
 from latchgate_server.core.replication import Acknowledgements, ChangesRead, FeedLink, FeedLinks, Replicas
 from latchgate_server.core.verification import Verification
 from latchgate_server.hashing import NewCredential, Peppers, SecretHasher
@@ -290,6 +291,13 @@ class NoRenewal:
         raise AssertionError(key_id)
 
 
+class NoUsage:
+    """Implements ports.RecordsUsage: nobody here asks what keys are used for."""
+
+    def record(self, verification: Verification, question: Question, record: Record | None) -> None:
+        """Forget it."""
+
+
 class HaltingTable(PostgresReplicaTable):
     """The rows of `replicas`. Whoever waits for acknowledgements hears none, and polls as the world's time passes.
 
@@ -382,6 +390,7 @@ class Replica:
             limits=LimitCharger(
                 LocalRates(clock), None, Quotas(PostgresQuotaLedger(deployment.pool), clock), lambda: 1
             ),
+            usage=NoUsage(),
             clock=clock,
         )
 

@@ -142,7 +142,7 @@ def _told(resource: Auditable | None) -> dict[str, object]:
         return {}
     if isinstance(resource, LimitReset):
         return {"limits": {resource.name: {"remaining": resource.remaining}}}
-    return {f.name: _json(getattr(resource, f.name)) for f in fields(resource) if f.name not in _LEFT_OUT}
+    return {f.name: _json(getattr(resource, f.name)) for f in fields(resource) if f.compare and f.name not in _LEFT_OUT}
 
 
 def _without_empty(told: Mapping[str, object]) -> dict[str, object]:

@@ -21,7 +21,7 @@ _RESTRICTIONS = frozenset({"resources", "ip_allowlist", "expire_time"})
 _HOLDERS = 1_000
 """How many differently restricted holders of a role are looked at before a change of it is refused."""
 
-_ALL_FIELDS = frozenset(field.name for field in fields(Key))
+_ALL_FIELDS = frozenset(field.name for field in fields(Key) if field.compare)
 
 
 def differing(before: Key, after: Key) -> frozenset[str]:

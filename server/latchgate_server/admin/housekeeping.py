@@ -14,6 +14,7 @@ from latchgate_server.core.replication import ReplicaTable, margin
 KEEP_CHANGES_SECONDS = 3_600.0
 _INTERVAL_SECONDS = 300.0
 _ROUND_SECONDS = 10.0
+_PAUSE_SECONDS = 0.05
 
 _log = structlog.get_logger()
 
@@ -28,6 +29,35 @@ class Prunes(Protocol):
     async def prune_changes(self, older_than: float) -> None:
         """Forget changes older than that many seconds. A replica that still needs one evicts everything instead."""
         ...
+
+
+class PrunesUsage(Protocol):
+    """Keeps the tables of usage in order."""
+
+    async def prepare_usage(self) -> None:
+        """Make the partitions that usage will be written to in this month and the next two."""
+        ...
+
+    async def prune_usage(self, keep_counts: float, keep_uses: float) -> None:
+        """Forget counts, and single uses and addresses, that are older than so many seconds; counts by whole months."""
+        ...
+
+    async def prune_orphaned_usage(self) -> int:
+        """Remove the usage of some keys and tenants that are gone; returns of how many."""
+        ...
+
+
+async def keep_usage(store: PrunesUsage, clock: Clock, keep_counts: float, keep_uses: float) -> None:
+    """Keep the tables of usage in order for as long as the process lives. Both times in seconds."""
+    while True:
+        try:
+            await store.prepare_usage()
+            await store.prune_usage(keep_counts, keep_uses)
+            while await store.prune_orphaned_usage():
+                await clock.sleep(_PAUSE_SECONDS)
+        except CannotDecide as error:
+            _log.warning(observability.HOUSEKEEPING_FAILED, task="usage", error=str(error))
+        await clock.sleep(_INTERVAL_SECONDS)
 
 
 async def keep_house(store: Prunes, clock: Clock) -> None:

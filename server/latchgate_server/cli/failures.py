@@ -6,7 +6,8 @@ from typing import NoReturn
 
 import typer
 
-from latchgate_server.cli.text import printable, without_secrets
+from latchgate_server.cli.text import printable
+from latchgate_server.core.redaction import without_secrets
 
 FAILED = 1
 USAGE = 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 
 from google.protobuf.duration_pb2 import Duration
@@ -31,18 +30,12 @@ PERIODS: Mapping[str, key_pb2.Quota.Period.ValueType] = {
 """How the periods of quotas are typed."""
 
 NOTHING = "-"
-_SECRET = re.compile(r"(_[0-9A-Za-z]{22}\.)[0-9A-Za-z]+")
 _WRITTEN = ("d", "h", "m", "s", "ms")
 
 
 def printable(text: str) -> str:
     """The text on one line, without anything that a terminal would obey."""
     return "".join(symbol if symbol.isprintable() else ascii(symbol)[1:-1] for symbol in text)
-
-
-def without_secrets(text: str) -> str:
-    """The text with the secret half of each key string cut out."""
-    return _SECRET.sub(r"\1…", text)
 
 
 def moment(time: Timestamp) -> str:

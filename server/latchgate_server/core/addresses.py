@@ -45,6 +45,15 @@ def _parse_address(text: str) -> tuple[int, int] | None:
     return 6, number
 
 
+def canonical_address(text: str) -> str | None:
+    """The one way to write an address, or None for what is no address."""
+    parsed = parse_address(text)
+    if parsed is None:
+        return None
+    version, number = parsed
+    return str(ipaddress.IPv4Address(number) if version == 4 else ipaddress.IPv6Address(number))
+
+
 def parse_range(text: str) -> tuple[int, int, int]:
     """The version, first and last number of an address or CIDR range.
 

@@ -149,12 +149,23 @@ class Role:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LastUse:
+    """A key's latest use; what is empty was not told."""
+
+    time: datetime
+    client_ip: str
+    user: str
+    user_agent: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
     """An API key without its secret.
 
     expired: the stored flag that ExpireKey sets and that decides without any clock; `has_expired` in policy.py adds
     what the clock says.
     lineage_id: the key id of the first key before all rotations; empty for a first key that is not stored yet.
+    last_use: nothing that anybody changes, so it does not count when keys are compared.
     """
 
     key_id: str
@@ -185,6 +196,7 @@ class Key:
     predecessor_key_id: str = ""
     successor_key_id: str = ""
     etag: str = ""
+    last_use: LastUse | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,11 +233,21 @@ class Identity:
     resources: tuple[str, ...]
 
 
+class RequestInfo(NamedTuple):
+    """The end client's request, as far as the caller wants it recorded. It has no part in the decision."""
+
+    method: str
+    host: str
+    path: str
+    user_agent: str
+
+
 class Question(NamedTuple):
     """What a verification asks, beside the credential. Empty means: not asked for.
 
     requirement: an expression over permissions, parsed; see permissions.py.
     cost: what to take from each limit; 0: see whether 1 could be taken, and take nothing; None: ask no limit.
+    request: for usage records and the access log.
     """
 
     client_ip: str = ""
@@ -235,3 +257,4 @@ class Question(NamedTuple):
     act_as: str = ""
     resource: str = ""
     cost: int | None = 1
+    request: RequestInfo | None = None

@@ -350,6 +350,14 @@ class ChargesLimits(Protocol):
         ...
 
 
+class RecordsUsage(Protocol):
+    """Whoever keeps account of decisions."""
+
+    def record(self, verification: Verification, question: Question, record: Record | None) -> None:
+        """Note a decision. record: of the key that was asked for, None where there is none."""
+        ...
+
+
 class RenewsHashes(Protocol):
     """Whoever makes hashes anew in the background."""
 

@@ -18,6 +18,9 @@ k.environment, k.tags, k.ip_allowlist_enabled, k.ip_allowlist, k.resources, k.ex
 k.limits, k.state, k.create_time, k.created_by, k.update_time, k.revoke_time, k.revocation_reason,
 k.lineage_id, k.predecessor_key_id, k.successor_key_id, k.revision AS etag
 
+-- columns: last_use
+l.time AS last_use_time, l.client_ip AS last_use_ip, l.user_name AS last_use_user, l.user_agent AS last_use_agent
+
 -- columns: key_filter
 ($2::text IS NULL OR k.tenant_id = $2)
   AND ($3::text IS NULL OR k.owner = $3)
@@ -326,9 +329,9 @@ SELECT count(*) AS keys FROM keys WHERE tenant_id = $1 AND state <> 'REVOKED' AN
 
 -- name: get_key
 -- At most one row.
-SELECT {key}, ARRAY(SELECT r.role_id FROM key_roles AS kr JOIN roles AS r ON r.number = kr.role_number
-                    WHERE kr.key_id = k.key_id ORDER BY kr.position) AS role_ids
-FROM keys AS k WHERE k.key_id = $1
+SELECT {key}, {last_use}, ARRAY(SELECT r.role_id FROM key_roles AS kr JOIN roles AS r ON r.number = kr.role_number
+                                WHERE kr.key_id = k.key_id ORDER BY kr.position) AS role_ids
+FROM keys AS k LEFT JOIN key_last_uses AS l ON l.key_number = k.number WHERE k.key_id = $1
 
 -- name: get_keys
 -- Those of the keys $1 that exist.
@@ -338,9 +341,9 @@ FROM keys AS k WHERE k.key_id = ANY ($1::text[])
 
 -- name: list_keys
 -- A page, newest first, before the number $1. Every other argument is a filter, or NULL. At most $11 rows.
-SELECT {key}, ARRAY(SELECT r.role_id FROM key_roles AS kr JOIN roles AS r ON r.number = kr.role_number
-                    WHERE kr.key_id = k.key_id ORDER BY kr.position) AS role_ids
-FROM keys AS k
+SELECT {key}, {last_use}, ARRAY(SELECT r.role_id FROM key_roles AS kr JOIN roles AS r ON r.number = kr.role_number
+                                WHERE kr.key_id = k.key_id ORDER BY kr.position) AS role_ids
+FROM keys AS k LEFT JOIN key_last_uses AS l ON l.key_number = k.number
 WHERE k.number < $1
   AND {key_filter}
 ORDER BY k.number DESC LIMIT $11
@@ -379,3 +382,179 @@ SELECT {audit_event} FROM audit_events WHERE sequence > $1 ORDER BY sequence LIM
 INSERT INTO audit_events (sequence, time, tenant_id, actor, actor_ip, method, target_type, target_id, before, after,
                           reason, revision, pepper_id, hash)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+
+-- name: begin_usage_batch
+-- Notes that the writer $1 writes its batch $2. No row where it has written it before.
+INSERT INTO usage_writers (writer_id, sequence) VALUES ($1, $2)
+ON CONFLICT (writer_id) DO UPDATE SET sequence = excluded.sequence, update_time = now()
+WHERE usage_writers.sequence < excluded.sequence
+RETURNING sequence
+
+-- name: forget_usage_writer
+DELETE FROM usage_writers WHERE writer_id = $1
+
+-- name: forget_usage_writers
+-- Forgets writers that have been silent for a day.
+DELETE FROM usage_writers WHERE update_time < now() - interval '1 day'
+
+-- name: add_key_usage
+-- Counts decisions about keys: key ids, hours since 1970, outcomes, counts. Here and below, rows are locked in the order
+-- of their keys, so that two writers cannot wait for each other.
+INSERT INTO key_usage AS u (key_number, hour, outcome, count)
+SELECT k.number, to_timestamp(n.hour * 3600.0), n.outcome, n.count
+FROM unnest($1::text[], $2::bigint[], $3::smallint[], $4::bigint[]) AS n (key_id, hour, outcome, count)
+JOIN keys AS k ON k.key_id = n.key_id
+ORDER BY k.number, n.hour, n.outcome
+ON CONFLICT (key_number, hour, outcome) DO UPDATE SET count = u.count + excluded.count
+
+-- name: add_tenant_usage
+-- The same for tenants, by their ids.
+INSERT INTO tenant_usage AS u (tenant_number, hour, outcome, count)
+SELECT t.number, to_timestamp(n.hour * 3600.0), n.outcome, n.count
+FROM unnest($1::text[], $2::bigint[], $3::smallint[], $4::bigint[]) AS n (tenant_id, hour, outcome, count)
+JOIN tenants AS t ON t.tenant_id = n.tenant_id
+ORDER BY t.number, n.hour, n.outcome
+ON CONFLICT (tenant_number, hour, outcome) DO UPDATE SET count = u.count + excluded.count
+
+-- name: renew_last_uses
+-- Stores the latest use of keys. Returns those that were not used for $7 seconds before, and since when.
+WITH told AS MATERIALIZED (
+    SELECT k.key_id, k.number, coalesce(l.time, k.create_time) AS slept_since, to_timestamp(n.first) AS first,
+           to_timestamp(n.last) AS last, n.client_ip, n.user_name, n.user_agent
+    FROM unnest($1::text[], $2::float8[], $3::float8[], $4::text[], $5::text[], $6::text[])
+        AS n (key_id, first, last, client_ip, user_name, user_agent)
+    JOIN keys AS k ON k.key_id = n.key_id LEFT JOIN key_last_uses AS l ON l.key_number = k.number
+), renewed AS (
+    INSERT INTO key_last_uses AS l (key_number, time, hour, client_ip, user_name, user_agent)
+    SELECT number, last, date_trunc('hour', last), client_ip, user_name, user_agent FROM told ORDER BY number
+    ON CONFLICT (key_number) DO UPDATE
+    SET time = excluded.time, hour = excluded.hour, client_ip = excluded.client_ip, user_name = excluded.user_name,
+        user_agent = excluded.user_agent
+    WHERE excluded.time > l.time
+)
+SELECT key_id, slept_since FROM told WHERE slept_since < first - make_interval(secs => $7)
+
+-- name: add_key_sources
+-- Counts uses by address. Returns the addresses that are new, but for the first ones of a key.
+WITH told AS MATERIALIZED (
+    SELECT k.key_id, k.number, n.client_ip, to_timestamp(n.first) AS first, to_timestamp(n.last) AS last, n.count,
+           EXISTS (SELECT FROM key_sources AS s WHERE s.key_number = k.number) AS has_sources,
+           EXISTS (SELECT FROM key_sources AS s WHERE s.key_number = k.number AND s.client_ip = n.client_ip) AS is_known
+    FROM unnest($1::text[], $2::text[], $3::float8[], $4::float8[], $5::bigint[])
+        AS n (key_id, client_ip, first, last, count)
+    JOIN keys AS k ON k.key_id = n.key_id
+), added AS (
+    INSERT INTO key_sources AS s (key_number, client_ip, first_time, last_time, count)
+    SELECT number, client_ip, first, last, count FROM told ORDER BY number, client_ip
+    ON CONFLICT (key_number, client_ip) DO UPDATE
+    SET first_time = least(s.first_time, excluded.first_time), last_time = greatest(s.last_time, excluded.last_time),
+        count = s.count + excluded.count
+)
+SELECT key_id, client_ip FROM told WHERE has_sources AND NOT is_known
+
+-- name: add_key_uses
+INSERT INTO key_uses (key_number, time, outcome, client_ip, user_name, method, host, path, user_agent)
+SELECT k.number, to_timestamp(n.time), n.outcome, n.client_ip, n.user_name, n.method, n.host, n.path, n.user_agent
+FROM unnest($1::text[], $2::float8[], $3::smallint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+            $9::text[]) AS n (key_id, time, outcome, client_ip, user_name, method, host, path, user_agent)
+JOIN keys AS k ON k.key_id = n.key_id
+
+-- name: trim_key_sources
+-- Forgets all but the $2 most recent addresses of the keys $1. What somebody else is writing is left for the next time.
+DELETE FROM key_sources WHERE (key_number, client_ip) IN (
+    SELECT s.key_number, s.client_ip FROM keys AS k CROSS JOIN LATERAL (
+        SELECT key_number, client_ip FROM key_sources WHERE key_number = k.number
+        ORDER BY last_time DESC, client_ip OFFSET $2 FOR UPDATE SKIP LOCKED
+    ) AS s WHERE k.key_id = ANY ($1::text[])
+)
+
+-- name: trim_key_uses
+-- Forgets all but about the $2 latest uses of the keys $1, unless somebody else is at it.
+DELETE FROM key_uses AS u USING (
+    SELECT k.number, (
+        SELECT time FROM key_uses WHERE key_number = k.number ORDER BY time DESC OFFSET $2 LIMIT 1
+    ) AS time
+    FROM keys AS k WHERE k.key_id = ANY ($1::text[])
+) AS beyond
+WHERE (SELECT pg_try_advisory_xact_lock(hashtext('latchgate_trim_key_uses')))
+  AND u.key_number = beyond.number AND u.time <= beyond.time
+
+-- name: make_usage_partitions
+SELECT latchgate_make_usage_partitions()
+
+-- name: drop_usage_partitions
+-- Drops the counts that are older than $1 seconds, and single uses older than $2, by whole months.
+SELECT latchgate_drop_usage_partitions(now() - make_interval(secs => $1), now() - make_interval(secs => $2))
+
+-- name: forget_key_sources
+-- Forgets addresses that no key was used from for $1 seconds.
+DELETE FROM key_sources WHERE last_time < now() - make_interval(secs => $1)
+
+-- name: forget_orphaned_usage
+-- Removes the usage of some keys and tenants that are gone; those that went a moment ago may still be written to.
+-- Returns a row for each.
+WITH gone AS MATERIALIZED (
+    SELECT key_number, tenant_number, ctid AS place FROM usage_orphans
+    WHERE delete_time < now() - interval '1 minute' LIMIT 20 FOR UPDATE SKIP LOCKED
+), counts AS (
+    DELETE FROM key_usage WHERE key_number IN (SELECT key_number FROM gone)
+), uses AS (
+    DELETE FROM key_uses WHERE key_number IN (SELECT key_number FROM gone)
+), last_uses AS (
+    DELETE FROM key_last_uses WHERE key_number IN (SELECT key_number FROM gone)
+), sources AS (
+    DELETE FROM key_sources WHERE key_number IN (SELECT key_number FROM gone)
+), tenants AS (
+    DELETE FROM tenant_usage WHERE tenant_number IN (SELECT tenant_number FROM gone)
+)
+DELETE FROM usage_orphans WHERE ctid IN (SELECT place FROM gone) RETURNING key_number, tenant_number
+
+-- name: read_key_usage
+-- Decisions about the key $1 from $2 to before $3, by $4 (hour or day) and outcome.
+SELECT date_trunc($4::text, u.hour, 'UTC') AS start, u.outcome, sum(u.count)::bigint AS count
+FROM key_usage AS u
+WHERE u.key_number = (SELECT number FROM keys WHERE key_id = $1) AND u.hour >= $2 AND u.hour < $3
+GROUP BY 1, 2 ORDER BY 1, 2
+
+-- name: read_tenant_usage
+-- The same for the tenant $1.
+SELECT date_trunc($4::text, u.hour, 'UTC') AS start, u.outcome, sum(u.count)::bigint AS count
+FROM tenant_usage AS u
+WHERE u.tenant_number = (SELECT number FROM tenants WHERE tenant_id = $1) AND u.hour >= $2 AND u.hour < $3
+GROUP BY 1, 2 ORDER BY 1, 2
+
+-- name: read_key_uses
+-- The latest uses of the key $1, newest first. At most $2 rows.
+SELECT u.time, u.outcome, u.client_ip, u.user_name, u.method, u.host, u.path, u.user_agent
+FROM key_uses AS u WHERE u.key_number = (SELECT number FROM keys WHERE key_id = $1)
+ORDER BY u.time DESC LIMIT $2
+
+-- name: read_key_sources
+-- A page of the most recent addresses of the key $1, after the last time $2 and address $3 unless that is NULL. At most
+-- $4 rows, all among the first $5.
+SELECT s.client_ip, s.first_time, s.last_time, s.count FROM (
+    SELECT client_ip, first_time, last_time, count FROM key_sources
+    WHERE key_number = (SELECT number FROM keys WHERE key_id = $1)
+    ORDER BY last_time DESC, client_ip LIMIT $5
+) AS s
+WHERE $2::timestamptz IS NULL OR s.last_time < $2 OR (s.last_time = $2 AND s.client_ip > $3)
+ORDER BY s.last_time DESC, s.client_ip LIMIT $4
+
+-- name: read_traffic
+-- How the key $1 was used up to $2, but for its latest use; wrong secrets ($3) are no use of it. At most one row.
+SELECT ARRAY(SELECT DISTINCT hour FROM key_usage
+             WHERE key_number = k.number AND outcome <> $3 AND hour > $2::timestamptz - interval '30 days' ORDER BY hour) AS used_hours,
+       EXISTS (SELECT FROM key_usage WHERE key_number = k.number AND outcome <> $3
+               AND hour <= $2::timestamptz - interval '30 days') AS used_before,
+       (SELECT coalesce(sum(count), 0)::bigint FROM key_usage
+        WHERE key_number = k.number AND outcome <> $3 AND hour > $2::timestamptz - interval '1 day') AS uses_day,
+       (SELECT coalesce(sum(count), 0)::bigint FROM key_usage
+        WHERE key_number = k.number AND outcome = 0 AND hour > $2::timestamptz - interval '1 day') AS allowed_day,
+       (SELECT coalesce(sum(count), 0)::bigint FROM key_usage
+        WHERE key_number = k.number AND outcome <> $3 AND hour > $2::timestamptz - interval '1 hour') AS this_hour,
+       (SELECT coalesce(sum(count), 0)::bigint FROM key_usage
+        WHERE key_number = k.number AND outcome <> $3
+          AND hour > $2::timestamptz - interval '2 hours' AND hour <= $2::timestamptz - interval '1 hour') AS hour_before,
+       (SELECT count(*) FROM (SELECT time FROM key_uses WHERE key_number = k.number AND time > $2::timestamptz - interval '1 hour'
+                              ORDER BY time DESC LIMIT $4) AS latest) AS latest_uses
+FROM keys AS k WHERE k.key_id = $1

@@ -12,6 +12,7 @@ from latchgate_server.core.model import (
     HashProfile,
     Key,
     KeyState,
+    LastUse,
     Limit,
     Plan,
     Quota,
@@ -105,7 +106,16 @@ def key_from(row: Row) -> Key:
         predecessor_key_id=row["predecessor_key_id"],
         successor_key_id=row["successor_key_id"],
         etag=str(row["etag"]),
+        last_use=_last_use_from(row),
     )
+
+
+def _last_use_from(row: Row) -> LastUse | None:
+    """From the columns `last_use`, where the statement has them."""
+    time = row.get("last_use_time")
+    if time is None:
+        return None
+    return LastUse(time=time, client_ip=row["last_use_ip"], user=row["last_use_user"], user_agent=row["last_use_agent"])
 
 
 def loaded_from(row: Row) -> Loaded:

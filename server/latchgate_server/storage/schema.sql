@@ -29,6 +29,29 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION public.latchgate_drop_usage_partitions(counts_from timestamp with time zone, uses_from timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO '$user', 'public'
+    SET "TimeZone" TO 'UTC'
+    AS $_$
+DECLARE
+    partition record;
+BEGIN
+    FOR partition IN
+        SELECT child.relname AS name, parent.relname AS parent
+        FROM pg_inherits AS i JOIN pg_class AS child ON child.oid = i.inhrelid
+        JOIN pg_class AS parent ON parent.oid = i.inhparent
+        WHERE i.inhparent IN ('key_usage'::regclass, 'tenant_usage'::regclass, 'key_uses'::regclass)
+          AND child.relname ~ '_[0-9]{6}$'
+    LOOP
+        IF to_date(right(partition.name, 6), 'YYYYMM') + interval '1 month'
+           < (CASE partition.parent WHEN 'key_uses' THEN uses_from ELSE counts_from END) THEN
+            EXECUTE format('DROP TABLE IF EXISTS %I', partition.name);
+        END IF;
+    END LOOP;
+END
+$_$;
+
 CREATE FUNCTION public.latchgate_forget_tenant_limits() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO '$user', 'public'
@@ -91,12 +114,51 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION public.latchgate_make_usage_partitions() RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '$user', 'public'
+    SET "TimeZone" TO 'UTC'
+    AS $$
+DECLARE
+    this_month timestamptz := date_trunc('month', now());
+    parent text;
+    month timestamptz;
+    partition text;
+BEGIN
+    FOREACH parent IN ARRAY ARRAY['key_usage', 'tenant_usage', 'key_uses'] LOOP
+        FOR month IN SELECT this_month + make_interval(months => n) FROM generate_series(-1, 2) AS n LOOP
+            partition := parent || to_char(month, '_YYYYMM');
+            IF to_regclass(partition) IS NULL THEN
+                -- One process at a time; the others find the partition made.
+                PERFORM pg_advisory_xact_lock(hashtext('latchgate_make_usage_partitions'));
+                EXECUTE format('CREATE TABLE IF NOT EXISTS %I PARTITION OF %I FOR VALUES FROM (%L) TO (%L)
+                    WITH (fillfactor = 80)', partition, parent, month, month + interval '1 month');
+            END IF;
+        END LOOP;
+    END LOOP;
+END
+$$;
+
 CREATE FUNCTION public.latchgate_note_snapshot() RETURNS trigger
     LANGUAGE plpgsql STABLE
     SET search_path TO '$user', 'public'
     AS $$
 BEGIN
     PERFORM set_config('latchgate.snapshot', (SELECT revision FROM revision_clock)::text, true);
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION public.latchgate_orphan_usage() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO '$user', 'public'
+    AS $$
+BEGIN
+    IF TG_TABLE_NAME = 'keys' THEN
+        INSERT INTO usage_orphans (key_number) SELECT number FROM old_rows;
+    ELSE
+        INSERT INTO usage_orphans (tenant_number) SELECT number FROM old_rows;
+    END IF;
     RETURN NULL;
 END
 $$;
@@ -254,6 +316,16 @@ CREATE TABLE public.imported_forms (
     revision bigint NOT NULL
 );
 
+CREATE TABLE public.key_last_uses (
+    key_number bigint NOT NULL,
+    "time" timestamp with time zone NOT NULL,
+    hour timestamp with time zone NOT NULL,
+    client_ip text NOT NULL,
+    user_name text NOT NULL,
+    user_agent text NOT NULL
+)
+WITH (fillfactor='70');
+
 CREATE TABLE public.key_requests (
     actor text NOT NULL,
     request_id uuid NOT NULL,
@@ -275,6 +347,36 @@ CREATE TABLE public.key_secrets (
     tag bytea,
     CONSTRAINT key_secrets_profile_check CHECK ((profile = ANY (ARRAY['generated'::text, 'imported'::text, 'foreign'::text, 'digest'::text])))
 );
+
+CREATE TABLE public.key_sources (
+    key_number bigint NOT NULL,
+    client_ip text NOT NULL,
+    first_time timestamp with time zone NOT NULL,
+    last_time timestamp with time zone NOT NULL,
+    count bigint NOT NULL
+)
+WITH (fillfactor='70');
+
+CREATE TABLE public.key_usage (
+    key_number bigint NOT NULL,
+    hour timestamp with time zone NOT NULL,
+    outcome smallint NOT NULL,
+    count bigint NOT NULL
+)
+PARTITION BY RANGE (hour);
+
+CREATE TABLE public.key_uses (
+    key_number bigint NOT NULL,
+    "time" timestamp with time zone NOT NULL,
+    outcome smallint NOT NULL,
+    client_ip text NOT NULL,
+    user_name text NOT NULL,
+    method text NOT NULL,
+    host text NOT NULL,
+    path text NOT NULL,
+    user_agent text NOT NULL
+)
+PARTITION BY RANGE ("time");
 
 CREATE TABLE public.keys (
     key_id text NOT NULL,
@@ -399,6 +501,14 @@ CREATE TABLE public.schema_migrations (
     apply_time timestamp with time zone DEFAULT now() NOT NULL
 );
 
+CREATE TABLE public.tenant_usage (
+    tenant_number bigint NOT NULL,
+    hour timestamp with time zone NOT NULL,
+    outcome smallint NOT NULL,
+    count bigint NOT NULL
+)
+PARTITION BY RANGE (hour);
+
 CREATE TABLE public.tenants (
     tenant_id text NOT NULL,
     display_name text NOT NULL,
@@ -409,13 +519,35 @@ CREATE TABLE public.tenants (
     create_time timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     update_time timestamp with time zone NOT NULL,
     revision bigint NOT NULL,
+    number bigint NOT NULL,
     CONSTRAINT tenants_tenant_id_check CHECK ((tenant_id ~ '^[a-z][a-z0-9-]{0,62}$'::text))
+);
+
+ALTER TABLE public.tenants ALTER COLUMN number ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.tenants_number_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
 );
 
 CREATE TABLE public.trusted_timeline (
     singleton boolean DEFAULT true NOT NULL,
     timeline text NOT NULL,
     CONSTRAINT trusted_timeline_singleton_check CHECK (singleton)
+);
+
+CREATE TABLE public.usage_orphans (
+    key_number bigint,
+    tenant_number bigint,
+    delete_time timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE public.usage_writers (
+    writer_id text NOT NULL,
+    sequence bigint NOT NULL,
+    update_time timestamp with time zone DEFAULT now() NOT NULL
 );
 
 ALTER TABLE ONLY public.audit_events
@@ -433,6 +565,9 @@ ALTER TABLE ONLY public.imported_forms
 ALTER TABLE ONLY public.imported_forms
     ADD CONSTRAINT imported_forms_pkey PRIMARY KEY (form);
 
+ALTER TABLE ONLY public.key_last_uses
+    ADD CONSTRAINT key_last_uses_pkey PRIMARY KEY (key_number);
+
 ALTER TABLE ONLY public.key_requests
     ADD CONSTRAINT key_requests_pkey PRIMARY KEY (actor, request_id);
 
@@ -444,6 +579,12 @@ ALTER TABLE ONLY public.key_roles
 
 ALTER TABLE ONLY public.key_secrets
     ADD CONSTRAINT key_secrets_pkey PRIMARY KEY (key_id);
+
+ALTER TABLE ONLY public.key_sources
+    ADD CONSTRAINT key_sources_pkey PRIMARY KEY (key_number, client_ip);
+
+ALTER TABLE ONLY public.key_usage
+    ADD CONSTRAINT key_usage_pkey PRIMARY KEY (key_number, hour, outcome);
 
 ALTER TABLE ONLY public.keys
     ADD CONSTRAINT keys_number_key UNIQUE (number);
@@ -475,11 +616,20 @@ ALTER TABLE ONLY public.roles
 ALTER TABLE ONLY public.schema_migrations
     ADD CONSTRAINT schema_migrations_pkey PRIMARY KEY (version);
 
+ALTER TABLE ONLY public.tenant_usage
+    ADD CONSTRAINT tenant_usage_pkey PRIMARY KEY (tenant_number, hour, outcome);
+
+ALTER TABLE ONLY public.tenants
+    ADD CONSTRAINT tenants_number_key UNIQUE (number);
+
 ALTER TABLE ONLY public.tenants
     ADD CONSTRAINT tenants_pkey PRIMARY KEY (tenant_id);
 
 ALTER TABLE ONLY public.trusted_timeline
     ADD CONSTRAINT trusted_timeline_pkey PRIMARY KEY (singleton);
+
+ALTER TABLE ONLY public.usage_writers
+    ADD CONSTRAINT usage_writers_pkey PRIMARY KEY (writer_id);
 
 CREATE INDEX audit_events_actor ON public.audit_events USING btree (actor, sequence DESC);
 
@@ -493,6 +643,10 @@ CREATE INDEX changes_revision ON public.changes USING btree (revision);
 
 CREATE INDEX imported_forms_revision ON public.imported_forms USING btree (revision, form);
 
+CREATE INDEX key_last_uses_hour ON public.key_last_uses USING btree (hour);
+
+CREATE INDEX key_uses_latest ON ONLY public.key_uses USING btree (key_number, "time" DESC);
+
 CREATE INDEX keys_lineage ON public.keys USING btree (lineage_id);
 
 CREATE INDEX keys_tenant ON public.keys USING btree (tenant_id, number DESC);
@@ -500,6 +654,8 @@ CREATE INDEX keys_tenant ON public.keys USING btree (tenant_id, number DESC);
 CREATE INDEX quota_grants_period ON public.quota_grants USING btree (period_start);
 
 CREATE INDEX tenants_plan ON public.tenants USING btree (plan_id) WHERE (plan_id IS NOT NULL);
+
+CREATE INDEX usage_orphans_delete_time ON public.usage_orphans USING btree (delete_time);
 
 CREATE TRIGGER latchgate_1_note_snapshot BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE ON public.imported_forms FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_note_snapshot();
 
@@ -688,6 +844,14 @@ ALTER TABLE public.tenants ENABLE ALWAYS TRIGGER latchgate_3_record_update;
 CREATE TRIGGER latchgate_forget_limits AFTER DELETE ON public.tenants FOR EACH ROW EXECUTE FUNCTION public.latchgate_forget_tenant_limits();
 
 ALTER TABLE public.tenants ENABLE ALWAYS TRIGGER latchgate_forget_limits;
+
+CREATE TRIGGER latchgate_orphan_usage AFTER DELETE ON public.keys REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_orphan_usage();
+
+ALTER TABLE public.keys ENABLE ALWAYS TRIGGER latchgate_orphan_usage;
+
+CREATE TRIGGER latchgate_orphan_usage AFTER DELETE ON public.tenants REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_orphan_usage();
+
+ALTER TABLE public.tenants ENABLE ALWAYS TRIGGER latchgate_orphan_usage;
 
 CREATE TRIGGER latchgate_stamp BEFORE INSERT OR UPDATE ON public.imported_forms FOR EACH ROW EXECUTE FUNCTION public.latchgate_stamp();
 

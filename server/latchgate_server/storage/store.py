@@ -45,8 +45,26 @@ class PostgresStore:
 
     async def prune_changes(self, older_than: float) -> None:
         """Forget changes older than that many seconds."""
+        await self._execute("prune_changes", older_than)
+
+    async def prepare_usage(self) -> None:
+        """Make the partitions that usage will be written to in this month and the next two."""
+        await self._execute("make_usage_partitions")
+
+    async def prune_usage(self, keep_counts: float, keep_uses: float) -> None:
+        """Forget counts, and single uses and addresses, that are older than so many seconds; counts by whole months."""
+        await self._execute("drop_usage_partitions", keep_counts, keep_uses)
+        await self._execute("forget_key_sources", keep_uses)
+        await self._execute("forget_usage_writers")
+
+    async def prune_orphaned_usage(self) -> int:
+        """Remove the usage of some keys and tenants that are gone; returns of how many."""
         with told_plainly():
-            await self._pool.execute(SQL["prune_changes"], older_than)
+            return len(await self._pool.fetch(SQL["forget_orphaned_usage"]))
+
+    async def _execute(self, statement: str, *arguments: object) -> None:
+        with told_plainly():
+            await self._pool.execute(SQL[statement], *arguments)
 
     async def prune_limits(self) -> None:
         """Forget what was used of quotas in past periods, and of limits whose holders are gone."""

@@ -18,6 +18,7 @@ from latchgate_server.admin.plans import Plans
 from latchgate_server.admin.roles import Roles
 from latchgate_server.admin.rotation import Rotation
 from latchgate_server.admin.tenants import Tenants
+from latchgate_server.admin.usage import Usage
 from latchgate_server.core.ports import Clock
 from latchgate_server.transport.convert_admin import (
     id_from,
@@ -46,8 +47,15 @@ from latchgate_server.transport.convert_audit import (
 from latchgate_server.transport.convert_imports import imports_from
 from latchgate_server.transport.convert_keys import filter_from, key_changes_from, key_id_from, key_to, new_key_from
 from latchgate_server.transport.convert_limits import limit_status_to, reset_from
+from latchgate_server.transport.convert_usage import (
+    bucket_to,
+    key_source_to,
+    key_use_to,
+    rotation_to,
+    usage_query_from,
+)
 from latchgate_server.transport.convert_verify import question_from
-from latchgate_server.transport.rpc import AdmitsAdministrators, admin_rpc, not_built
+from latchgate_server.transport.rpc import AdmitsAdministrators, admin_rpc
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,7 @@ class UseCases:
     explanations: Explanations
     audit_log: AuditLog
     limit_resets: LimitResets
+    usage: Usage
 
 
 class AdminServicer(AdmitsAdministrators, admin_service_pb2_grpc.AdminServiceServicer):
@@ -83,6 +92,7 @@ class AdminServicer(AdmitsAdministrators, admin_service_pb2_grpc.AdminServiceSer
         self._explanations = use_cases.explanations
         self._audit_log = use_cases.audit_log
         self._limit_resets = use_cases.limit_resets
+        self._usage = use_cases.usage
         self._clock = clock
 
     @admin_rpc
@@ -294,7 +304,23 @@ class AdminServicer(AdmitsAdministrators, admin_service_pb2_grpc.AdminServiceSer
             status, propagation = await self._limit_resets.reset_tenants(caller, tenant_id, name, remaining, reason)
         return pb.ResetLimitResponse(limit=limit_status_to(status), propagation=propagation_to(propagation))
 
-    GetRotation = not_built
-    GetUsage = not_built
-    ListKeyUses = not_built
-    ListKeySources = not_built
+    @admin_rpc
+    async def GetUsage(self, request: pb.GetUsageRequest, caller: Caller) -> pb.GetUsageResponse:
+        query = usage_query_from(request, self._clock.now())
+        buckets = await self._usage.count(caller, query)
+        return pb.GetUsageResponse(buckets=[bucket_to(bucket, query.length) for bucket in buckets])
+
+    @admin_rpc
+    async def ListKeyUses(self, request: pb.ListKeyUsesRequest, caller: Caller) -> pb.ListKeyUsesResponse:
+        uses = await self._usage.uses(caller, key_id_from(request.key_id))
+        return pb.ListKeyUsesResponse(uses=map(key_use_to, uses))
+
+    @admin_rpc
+    async def ListKeySources(self, request: pb.ListKeySourcesRequest, caller: Caller) -> pb.ListKeySourcesResponse:
+        page = await self._usage.sources(caller, key_id_from(request.key_id), page_from(request))
+        return pb.ListKeySourcesResponse(sources=map(key_source_to, page.items), next_page_token=page.next_token)
+
+    @admin_rpc
+    async def GetRotation(self, request: pb.GetRotationRequest, caller: Caller) -> pb.GetRotationResponse:
+        state = await self._usage.rotation(caller, key_id_from(request.key_id))
+        return rotation_to(state, self._clock.now())

@@ -10,7 +10,7 @@ from latchgate.envoy.v1 import ext_authz_pb2
 from latchgate_server.core import bounds
 from latchgate_server.core.errors import InvalidRequest
 from latchgate_server.core.http_names import is_identity_header
-from latchgate_server.core.model import Question
+from latchgate_server.core.model import Question, RequestInfo
 from latchgate_server.core.permissions import MalformedRequirement, parse_requirement
 from latchgate_server.core.resources import is_resource
 from latchgate_server.transport.fields import Fields
@@ -69,6 +69,13 @@ def client_address(attributes: ext_authz_pb2.AttributeContext, headers: Headers,
     if trusted_header:
         return ",".join(headers.values(trusted_header))
     return attributes.source.address.socket_address.address
+
+
+def request_info(attributes: ext_authz_pb2.AttributeContext, headers: Headers) -> RequestInfo:
+    """What is recorded of the request."""
+    http = attributes.request.http
+    told = (http.method, http.host, http.path, "".join(headers.values("user-agent")[:1]))
+    return RequestInfo(*(text[: bounds.REQUEST_INFO_LENGTH] for text in told))
 
 
 def route_needs(attributes: ext_authz_pb2.AttributeContext) -> RouteNeeds:

@@ -115,6 +115,11 @@ def key_to(key: Key, now: float) -> key_pb2.Key:
         successor_key_id=key.successor_key_id,
         etag=key.etag,
     )
+    if key.last_use is not None:
+        use = key.last_use
+        message.last_use.CopyFrom(
+            key_pb2.LastUse(time=time_to(use.time), client_ip=use.client_ip, user=use.user, user_agent=use.user_agent)
+        )
     set_claims(message.claims, key.claims)
     if key.ip_allowlist_enabled or key.ip_allowlist:
         message.ip_allowlist.enabled = key.ip_allowlist_enabled

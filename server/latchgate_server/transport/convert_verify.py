@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from latchgate.v1 import decision_pb2, verify_service_pb2
 from latchgate_server.core import bounds
 from latchgate_server.core.denials import MESSAGES
-from latchgate_server.core.model import Identity, Question
+from latchgate_server.core.model import Identity, Question, RequestInfo
 from latchgate_server.core.permissions import MalformedRequirement, parse_requirement
 from latchgate_server.core.record import Record
 from latchgate_server.core.verification import Verification
@@ -67,8 +67,23 @@ def question_from(request: verify_service_pb2.VerifyRequest) -> Question:
     ):
         _check(request, Fields())
     cost = request.cost if request.HasField("cost") else 1
+    # One character more than can match: what is kept of a request must not be as long as its sender likes.
+    client_ip, tenant_id = (
+        request.client_ip[: bounds.CLIENT_ADDRESS_LENGTH + 1],
+        request.tenant_id[: bounds.ID_LENGTH + 1],
+    )
+    told = _request_info(request.request) if request.HasField("request") else None
     # By position, which is twice as fast as by name.
-    return Question(request.client_ip, request.tenant_id, requirement, capability, act_as, resource, cost)
+    return Question(client_ip, tenant_id, requirement, capability, act_as, resource, cost, told)
+
+
+def _request_info(message: verify_service_pb2.RequestInfo) -> RequestInfo:
+    return RequestInfo(
+        message.method[: bounds.REQUEST_INFO_LENGTH],
+        message.host[: bounds.REQUEST_INFO_LENGTH],
+        message.path[: bounds.REQUEST_INFO_LENGTH],
+        message.user_agent[: bounds.REQUEST_INFO_LENGTH],
+    )
 
 
 def _refuse(request: verify_service_pb2.VerifyRequest, error: MalformedRequirement) -> NoReturn:

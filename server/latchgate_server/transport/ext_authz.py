@@ -15,13 +15,20 @@ from google.protobuf.message import DecodeError
 
 from latchgate.envoy.v1 import ext_authz_pb2
 from latchgate_server import observability
+from latchgate_server.core import bounds
 from latchgate_server.core.credential_sources import CredentialSources, Found
 from latchgate_server.core.errors import CannotDecide
 from latchgate_server.core.http_denials import HttpDenials
 from latchgate_server.core.model import DenialReason, Question
 from latchgate_server.core.ports import Clock, KeyVerifier
 from latchgate_server.core.verification import Verification
-from latchgate_server.transport.check_request import Headers, RouteMisconfigured, client_address, route_needs
+from latchgate_server.transport.check_request import (
+    Headers,
+    RouteMisconfigured,
+    client_address,
+    request_info,
+    route_needs,
+)
 from latchgate_server.transport.check_response import CheckResponses
 from latchgate_server.transport.errors import Context
 from latchgate_server.transport.rpc import report
@@ -94,7 +101,10 @@ class AuthorizationServicer:
         if found.is_ambiguous:
             observability.count_decision(DenialReason.INVALID_API_KEY)
             return self._responses.ambiguous(is_grpc=is_grpc)
-        question = needs.question._replace(client_ip=client_address(attributes, headers, self._client_ip_header))
+        question = needs.question._replace(
+            client_ip=client_address(attributes, headers, self._client_ip_header)[: bounds.CLIENT_ADDRESS_LENGTH + 1],
+            request=request_info(attributes, headers),
+        )
         verification = self._verifier.verify_from_memory(found.credential, question)
         if verification is None:
             verification = await self._verify(found.credential, question, context)

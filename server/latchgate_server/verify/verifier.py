@@ -12,7 +12,7 @@ from latchgate_server.core.charging import NO_CHARGE, Charge
 from latchgate_server.core.errors import RevisionNotReached
 from latchgate_server.core.model import DenialReason, HashProfile, Question
 from latchgate_server.core.policy import decide
-from latchgate_server.core.ports import ChargesLimits, Clock, RenewsHashes
+from latchgate_server.core.ports import ChargesLimits, Clock, RecordsUsage, RenewsHashes
 from latchgate_server.core.record import Record
 from latchgate_server.core.verification import Verification
 from latchgate_server.hashing import SecretHasher
@@ -43,10 +43,14 @@ class _Source(NamedTuple):
     load: Callable[[str], Awaitable[LoadedEntry]]
 
 
+_NOTHING = _Known(Entry(None), 0)
+"""Nothing was looked up."""
+
+
 class Verifier:
     """Decides about credentials. The same for VerifyService, for Envoy and for administrators."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that a decision depends on
         self,
         *,
         cache: RecordCache,
@@ -56,6 +60,7 @@ class Verifier:
         hasher: SecretHasher,
         renewal: RenewsHashes,
         limits: ChargesLimits,
+        usage: RecordsUsage,
         clock: Clock,
     ) -> None:
         self._cache = cache
@@ -65,6 +70,7 @@ class Verifier:
         self._hasher = hasher
         self._renewal = renewal
         self._limits = limits
+        self._usage = usage
         self._clock = clock
         self._proofs: dict[tuple[str, str, bytes], asyncio.Task[bool]] = {}
         self._imported = ImportedForms(cache, loader, hasher, clock)
@@ -87,7 +93,7 @@ class Verifier:
         if verification is not None:
             return verification
         if not await self._is_proven(known.entry, secret, question.client_ip):
-            return _denied(DenialReason.INVALID_SECRET, known)
+            return self._deny(DenialReason.INVALID_SECRET, question, known)
         return self._decide(known, question) or await self._charge(known, question)
 
     async def identify(self, key_string: str, client_ip: str) -> Record | None:
@@ -110,16 +116,16 @@ class Verifier:
     ) -> Verification | None:
         """The same, where neither the database nor Argon2 need be asked; else None."""
         if not key_string:
-            return Verification(denial_reason=DenialReason.MISSING_API_KEY)
+            return self._deny(DenialReason.MISSING_API_KEY, question)
         presented = key_format.parse(key_string)
         if presented is None:
             if not key_format.is_presentable(key_string):
-                return Verification(denial_reason=DenialReason.INVALID_API_KEY)
+                return self._deny(DenialReason.INVALID_API_KEY, question)
             return self._imported_from_memory(key_string, question, at_least_revision)
         key_id, secret = presented
         if secret is None:
             if self._hasher.is_genuine_key_id(key_id):
-                return Verification(denial_reason=DenialReason.SECRET_REQUIRED)
+                return self._deny(DenialReason.SECRET_REQUIRED, question)
             return self._imported_from_memory(key_string, question, at_least_revision)
         known = self._recall(key_id, at_least_revision, self._own)
         if known is not None and known.entry.is_generated:
@@ -132,14 +138,14 @@ class Verifier:
         """The same for a credential that is none of ours: it may be another system's."""
         revision = self._cache.applied_revision
         if self._imported.are_none and self._feed.has_lease() and revision >= at_least_revision:
-            return Verification(denial_reason=DenialReason.INVALID_API_KEY, revision=revision)
+            return self._deny(DenialReason.INVALID_API_KEY, question, _NOTHING._replace(revision=revision))
         for form, secret in self._imported.candidates(key_string):
             known = self._recall(form, at_least_revision, self._forms)
             if known is None:
                 return None
             if known.entry.is_found_by(form):
                 return self._answer(known, secret, question)
-        return Verification(denial_reason=DenialReason.INVALID_API_KEY, revision=revision)
+        return self._deny(DenialReason.INVALID_API_KEY, question, _NOTHING._replace(revision=revision))
 
     async def _find(self, key_string: str, at_least_revision: int) -> tuple[_Known, str]:
         """The key that the credential names, and its secret. Raises as `verify` does."""
@@ -199,12 +205,12 @@ class Verifier:
     def _answer(self, known: _Known, secret: str, question: Question) -> Verification | None:
         """The decision; None where Argon2 must tell whether the secret is right, or others what is left of limits."""
         if known.entry.record is None:
-            return _denied(DenialReason.INVALID_API_KEY, known)
+            return self._deny(DenialReason.INVALID_API_KEY, question, known)
         proven = known.entry.proven
         if proven is not None and hmac.compare_digest(proven, self._hasher.digest(secret)):
             return self._decide(known, question)
         reason = self._is_refused(known, secret)
-        return None if reason is None else _denied(reason, known)
+        return None if reason is None else self._deny(reason, question, known)
 
     def _is_refused(self, known: _Known, secret: str) -> DenialReason | None:
         """Why the secret is certainly wrong, told without Argon2; None where it may be right."""
@@ -276,7 +282,7 @@ class Verifier:
             if taken is None:
                 return None
             charge, reason = taken, taken.denial_reason
-        return _told(known, record, question, reason, charge)
+        return self._tell(known, question, reason, charge)
 
     async def _charge(self, known: _Known, question: Question) -> Verification:
         """The decision about a key that passes every other check."""
@@ -284,15 +290,19 @@ class Verifier:
         assert record is not None, "a key that does not exist is denied before"
         assert question.cost is not None, "else there are no limits to ask"
         charge = await self._limits.charge(record.limits, question.cost)
-        return _told(known, record, question, charge.denial_reason, charge)
+        return self._tell(known, question, charge.denial_reason, charge)
 
+    def _tell(self, known: _Known, question: Question, reason: DenialReason | None, charge: Charge) -> Verification:
+        """The decision about a proven key."""
+        record = known.entry.record
+        assert record is not None, "a key that does not exist is denied before"
+        user = question.act_as if question.act_as and record.may_act_as else record.identity.user
+        verification = Verification(reason, record, user, known.revision, known.stale, charge)
+        self._usage.record(verification, question, record)
+        return verification
 
-def _told(
-    known: _Known, record: Record, question: Question, reason: DenialReason | None, charge: Charge
-) -> Verification:
-    user = question.act_as if question.act_as and record.may_act_as else record.identity.user
-    return Verification(reason, record, user, known.revision, known.stale, charge)
-
-
-def _denied(reason: DenialReason, known: _Known) -> Verification:
-    return Verification(denial_reason=reason, revision=known.revision, stale=known.stale)
+    def _deny(self, reason: DenialReason, question: Question, known: _Known = _NOTHING) -> Verification:
+        """A denial of whoever has proven nothing."""
+        verification = Verification(denial_reason=reason, revision=known.revision, stale=known.stale)
+        self._usage.record(verification, question, known.entry.record)
+        return verification

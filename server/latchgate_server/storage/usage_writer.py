@@ -1,0 +1,109 @@
+"""Writes of usage: implements usage.UsageWriter on a pool of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+from latchgate_server.core import bounds
+from latchgate_server.core.usage import DORMANT_SECONDS, Awakening, KeyTally, NewSource, Written
+from latchgate_server.storage.failures import told_plainly
+from latchgate_server.storage.pool import Connection
+from latchgate_server.storage.queries import SQL
+
+
+class PostgresUsageWriter:
+    """Each batch is one transaction with one statement for each table. It locks no row of a decision table."""
+
+    def __init__(self, pool: asyncpg.Pool, writer_id: str, patience: float) -> None:
+        """writer_id: a random name for this process. patience: seconds for a batch."""
+        self._pool = pool
+        self._writer_id = writer_id
+        self._patience = patience
+
+    async def write(self, sequence: int, tallies: Sequence[KeyTally]) -> Written:
+        try:
+            return await self._write(sequence, tallies)
+        except asyncpg.CheckViolationError:
+            # A month has no partition: nobody has made it ahead of time.
+            async with self._transaction() as connection:
+                await connection.execute(SQL["make_usage_partitions"])
+            return await self._write(sequence, tallies)
+
+    async def _write(self, sequence: int, tallies: Sequence[KeyTally]) -> Written:
+        async with self._transaction() as connection:
+            if await connection.fetchrow(SQL["begin_usage_batch"], self._writer_id, sequence) is None:
+                return Written()
+            await self._add_counts(connection, tallies)
+            awakenings = await self._renew_last_uses(connection, tallies)
+            new_sources = await self._add_sources(connection, tallies)
+            await self._add_uses(connection, tallies)
+            await self._add_tenant_counts(connection, tallies)
+            return Written(new_sources, awakenings)
+
+    async def trim(self, sources_of: Sequence[str], uses_of: Sequence[str]) -> None:
+        async with self._transaction() as connection:
+            if sources_of:
+                await connection.execute(SQL["trim_key_sources"], sources_of, bounds.SOURCES_PER_KEY)
+            if uses_of:
+                await connection.execute(SQL["trim_key_uses"], uses_of, bounds.USES_PER_KEY)
+
+    async def leave(self) -> None:
+        async with self._transaction() as connection:
+            await connection.execute(SQL["forget_usage_writer"], self._writer_id)
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Connection]:
+        with told_plainly():
+            async with asyncio.timeout(self._patience), self._pool.acquire() as connection, connection.transaction():
+                yield connection
+
+    async def _add_counts(self, connection: Connection, tallies: Sequence[KeyTally]) -> None:
+        counts = [(tally.key_id, *at, count) for tally in tallies for at, count in tally.counts.items()]
+        if counts:
+            await connection.execute(SQL["add_key_usage"], *_columns(counts))
+
+    async def _add_tenant_counts(self, connection: Connection, tallies: Sequence[KeyTally]) -> None:
+        """Last of all: many keys share the rows of their tenant, and others wait for them until the commit."""
+        sums: Counter[tuple[str, int, int]] = Counter()
+        for tally in tallies:
+            for at, count in tally.counts.items():
+                sums[tally.tenant_id, *at] += count
+        if sums:
+            await connection.execute(SQL["add_tenant_usage"], *_columns([(*of, count) for of, count in sums.items()]))
+
+    async def _renew_last_uses(self, connection: Connection, tallies: Sequence[KeyTally]) -> Sequence[Awakening]:
+        uses = [
+            (tally.key_id, tally.first_time, last.time, last.client_ip, last.user, last.user_agent)
+            for tally in tallies
+            if (last := tally.last) is not None
+        ]
+        if not uses:
+            return ()
+        rows = await connection.fetch(SQL["renew_last_uses"], *_columns(uses), DORMANT_SECONDS)
+        return [Awakening(row["key_id"], row["slept_since"]) for row in rows]
+
+    async def _add_sources(self, connection: Connection, tallies: Sequence[KeyTally]) -> Sequence[NewSource]:
+        sources = [
+            (tally.key_id, address, source.first_time, source.last_time, source.count)
+            for tally in tallies
+            for address, source in tally.sources.items()
+        ]
+        if not sources:
+            return ()
+        rows = await connection.fetch(SQL["add_key_sources"], *_columns(sources))
+        return [NewSource(row["key_id"], row["client_ip"]) for row in rows]
+
+    async def _add_uses(self, connection: Connection, tallies: Sequence[KeyTally]) -> None:
+        uses = [(tally.key_id, *use) for tally in tallies for use in tally.uses]
+        if uses:
+            await connection.execute(SQL["add_key_uses"], *_columns(uses))
+
+
+def _columns(rows: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:
+    """The rows as an array for each column."""
+    return list(zip(*rows, strict=True))

@@ -1,0 +1,120 @@
+"""Notices what an operator should hear of: failed authentications, bursts of wrong secrets, new addresses, sleepers.
+
+Counts everything in metrics; logs some of it, never faster than a person could read, since whoever floods us decides
+how much there is to tell. No credential is ever in it, only the ids of keys that exist.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import structlog
+
+from latchgate_server import observability
+from latchgate_server.core import bounds
+from latchgate_server.core.model import DenialReason
+from latchgate_server.core.ports import Clock
+from latchgate_server.core.redaction import kept
+from latchgate_server.core.usage import Event, Written
+
+LINES = 10
+"""Of each kind of event, this many are logged one by one in PERIOD_SECONDS; the rest is only counted."""
+
+PERIOD_SECONDS = 10.0
+BURST = 20
+"""So many wrong secrets against one key in BURST_SECONDS are a burst."""
+
+BURST_SECONDS = 60.0
+_KEYS_WATCHED = 10_000
+_FAILURES_TOLD_APART = 1_000
+
+_log = structlog.get_logger()
+
+
+class Noticing:
+    """Watches decisions, and what writing their traces brings to light."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._failures: Counter[tuple[DenialReason, str, str]] = Counter()
+        self._wrong_secrets: dict[str, tuple[float, int]] = {}
+        self._lines: Counter[str] = Counter()
+        self._period_began = clock.monotonic()
+
+    def note(self, events: Sequence[Event]) -> None:
+        """Take a stretch of decisions."""
+        for _, verification, question, record in events:
+            reason = verification.denial_reason
+            if reason is None or reason > DenialReason.API_KEY_EXPIRED:
+                continue
+            observability.count_authentication_failure(reason)
+            key_id = record.identity.key_id if record else ""
+            self._count_failure(reason, key_id, question.client_ip)
+            if reason is DenialReason.INVALID_SECRET and key_id:
+                self._watch(key_id, question.client_ip)
+        if self._clock.monotonic() - self._period_began >= PERIOD_SECONDS:
+            self._end_period()
+
+    def note_written(self, written: Written) -> None:
+        """Take what writing brought to light."""
+        for source in written.new_sources:
+            observability.NEW_SOURCES.inc()
+            self._tell(observability.NEW_SOURCE, key_id=source.key_id, client_ip=source.client_ip)
+        for awakening in written.awakenings:
+            observability.DORMANT_KEYS_USED.inc()
+            slept_since = awakening.slept_since.isoformat()
+            self._tell(observability.DORMANT_KEY_USED, key_id=awakening.key_id, slept_since=slept_since)
+
+    def _count_failure(self, reason: DenialReason, key_id: str, client_ip: str) -> None:
+        which = (reason, key_id, client_ip[: bounds.CLIENT_ADDRESS_LENGTH])
+        if which not in self._failures and len(self._failures) >= _FAILURES_TOLD_APART:
+            which = (reason, "", "")
+        self._failures[which] += 1
+
+    def _watch(self, key_id: str, client_ip: str) -> None:
+        """Count the wrong secrets against one key, and tell once in each window in which they are too many."""
+        now = self._clock.monotonic()
+        began, count = self._wrong_secrets.pop(key_id, (now, 0))
+        if now - began > BURST_SECONDS:
+            began, count = now, 0
+        self._wrong_secrets[key_id] = (began, count + 1)
+        if len(self._wrong_secrets) > _KEYS_WATCHED:
+            del self._wrong_secrets[next(iter(self._wrong_secrets))]  # the one left alone for longest
+        if count + 1 == BURST:
+            observability.WRONG_SECRET_BURSTS.inc()
+            self._tell(
+                observability.WRONG_SECRET_BURST,
+                key_id=key_id,
+                client_ip=kept(client_ip, bounds.CLIENT_ADDRESS_LENGTH),
+                wrong_secrets=BURST,
+                seconds=round(now - began, 1),
+            )
+
+    def _tell(self, event: str, **fields: object) -> None:
+        """Log an event, unless there were too many of its kind."""
+        self._lines[event] += 1
+        if self._lines[event] <= LINES:
+            _log.warning(event, **fields)
+
+    def _end_period(self) -> None:
+        self._tell_failures(self._failures)
+        for event, count in self._lines.items():
+            if count > LINES:
+                _log.warning(observability.EVENTS_SUPPRESSED, of=event, count=count - LINES)
+        self._failures = Counter()
+        self._lines = Counter()
+        self._period_began = self._clock.monotonic()
+
+    def _tell_failures(self, failures: Mapping[tuple[DenialReason, str, str], int]) -> None:
+        ranked = Counter(failures).most_common()
+        for (reason, key_id, client_ip), count in ranked[:LINES]:
+            _log.warning(
+                observability.AUTHENTICATION_FAILED,
+                denial_reason=reason.name,
+                key_id=key_id,
+                client_ip=kept(client_ip, bounds.CLIENT_ADDRESS_LENGTH),
+                count=count,
+            )
+        if rest := sum(count for _, count in ranked[LINES:]):
+            _log.warning(observability.EVENTS_SUPPRESSED, of=observability.AUTHENTICATION_FAILED, count=rest)

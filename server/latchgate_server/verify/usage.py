@@ -1,0 +1,206 @@
+"""Collects what keys are used for, and has it written once a second.
+
+A verification leaves a tuple behind, and nothing else happens on its path. Tuples are counted a stretch at a time, in
+less than a millisecond each. What was counted is written in batches; one that the database does not take is tried again
+as it is, so that nothing is lost and nothing counted twice. Memory is bounded: where the database stays away, single
+uses and addresses are given up first, counters last, and a metric counts both.
+
+Only who has proven a key's secret leaves more than a count behind. Keys that do not exist leave nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Protocol
+
+import structlog
+
+from latchgate_server import observability
+from latchgate_server.core import bounds
+from latchgate_server.core.errors import CannotDecide
+from latchgate_server.core.model import DenialReason, Identity, Question
+from latchgate_server.core.ports import Clock
+from latchgate_server.core.record import Record
+from latchgate_server.core.usage import ALLOWED, HOUR, Event, KeyTally, UsageWriter, Written
+from latchgate_server.core.verification import Verification
+from latchgate_server.verify.tally import Tallies
+
+STRETCH = 256
+"""How many verifications are counted in one go."""
+
+FLUSH_SECONDS = 1.0
+CLOSE_SECONDS = 5.0
+BATCH_KEYS = 1_000
+BATCH_USES = 2_000
+_TRIMS_NOTED = 100_000
+
+_log = structlog.get_logger()
+
+
+class Observer(Protocol):
+    """Whoever else wants to know of every decision."""
+
+    def note(self, events: Sequence[Event]) -> None:
+        """Take a stretch of events; must be quick."""
+        ...
+
+
+class Notices(Observer, Protocol):
+    """Whoever tells of what stands out."""
+
+    def note_written(self, written: Written) -> None:
+        """Take what writing brought to light."""
+        ...
+
+
+class UsageCollector:
+    """Collects and flushes."""
+
+    def __init__(self, writer: UsageWriter, clock: Clock, notices: Notices, observers: Sequence[Observer] = ()) -> None:
+        self._writer = writer
+        self._clock = clock
+        self._now = clock.now
+        self._notices = notices
+        self._observers = (notices, *observers)
+        self._events: list[Event] = []
+        self._tallies = Tallies()
+        self._sequence = 0
+        self._batch: Sequence[KeyTally] = ()
+        self._written_until = clock.now()
+        self._is_delayed = False
+        self._uses_written: dict[str, int] = {}
+        self._flushing = asyncio.Lock()
+
+    def record(self, verification: Verification, question: Question, record: Record | None) -> None:
+        """Note a decision. record: of the key that was asked for, None where there is none."""
+        events = self._events
+        events.append((self._now(), verification, question, record))
+        if len(events) >= STRETCH:
+            self._count()
+
+    def record_cached(
+        self, identity: Identity, time: float, client_ip: str, allowed: int, denied: Mapping[DenialReason, int]
+    ) -> None:
+        """Note what a client decided from its own cache about a key whose secret it knows to be proven.
+
+        time: of the latest of these uses, Unix seconds; client_ip: of the same, empty where it is not known.
+        """
+        slot = self._tallies.slot(identity)
+        if slot is None:
+            return
+        total = 0
+        for outcome, count in [(ALLOWED, allowed), *((int(reason), count) for reason, count in denied.items())]:
+            if count > 0:
+                self._tallies.count(slot, int(time // HOUR), outcome, count)
+                total += count
+        if total:
+            self._tallies.use_cached(slot, time, client_ip, identity.user, total)
+
+    def _count(self) -> None:
+        events, self._events = self._events, []
+        tallies = self._tallies
+        for event in events:
+            now, verification, question, record = event
+            if record is None:
+                continue
+            slot = tallies.slot(record.identity)
+            if slot is None:
+                continue
+            reason = verification.denial_reason
+            outcome = ALLOWED if reason is None else int(reason)
+            tallies.count(slot, int(now // HOUR), outcome, 1)
+            if verification.record is not None:
+                tallies.use(slot, now, outcome, verification.user, question)
+        for observer in self._observers:
+            observer.note(events)
+
+    # Writing --------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Flush for as long as the process lives."""
+        while True:
+            await self._clock.sleep(FLUSH_SECONDS)
+            await self.flush()
+
+    async def close(self) -> None:
+        """Write what is left, for as long as that takes but no longer than CLOSE_SECONDS; then leave."""
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                while not await self.flush():
+                    await self._clock.sleep(0.1)
+                await self._writer.leave()
+        except (TimeoutError, CannotDecide):
+            _log.error(observability.USAGE_LOST, keys=len(self._batch) + len(self._tallies))
+
+    async def flush(self) -> bool:
+        """Write what was collected before this call. False where the database did not take all of it."""
+        async with self._flushing:
+            began = self._clock.now()
+            self._count()
+            left = len(self._tallies)
+            while self._batch or left > 0:
+                if not self._batch:
+                    self._sequence += 1
+                    self._batch = await self._next_batch()
+                    left -= len(self._batch)
+                if not await self._write():
+                    observability.USAGE_LAG.set(self._clock.now() - self._written_until)
+                    return False
+            self._written_until = began
+            observability.USAGE_LAG.set(0)
+            return True
+
+    async def _next_batch(self) -> Sequence[KeyTally]:
+        batch: list[KeyTally] = []
+        uses = work = 0
+        while len(self._tallies) and len(batch) < BATCH_KEYS and uses < BATCH_USES:
+            tally = self._tallies.take()
+            batch.append(tally)
+            uses += len(tally.uses)
+            work += 1 + len(tally.uses)
+            if work > STRETCH:
+                work = 0
+                await asyncio.sleep(0)  # verifications want their turn
+        return batch
+
+    async def _write(self) -> bool:
+        try:
+            written = await self._writer.write(self._sequence, self._batch)
+        except CannotDecide as error:
+            if not self._is_delayed:
+                self._is_delayed = True
+                _log.warning(observability.USAGE_DELAYED, error=str(error))
+            return False
+        except Exception as error:  # noqa: BLE001 - a batch that can never be written must not hold up all others
+            _log.error(observability.INTERNAL_ERROR, task="usage", exc_info=error)
+            observability.USAGE_DROPPED.labels("batch").inc(len(self._batch))
+            self._batch = ()
+            return True
+        if self._is_delayed:
+            self._is_delayed = False
+            _log.info(observability.USAGE_CAUGHT_UP)
+        batch, self._batch = self._batch, ()
+        self._notices.note_written(written)
+        await self._trim(batch, written)
+        return True
+
+    async def _trim(self, batch: Sequence[KeyTally], written: Written) -> None:
+        """Have what is beyond the latest removed, of those keys of which there may be something."""
+        noted = self._uses_written
+        for tally in batch:
+            if tally.uses:
+                noted[tally.key_id] = noted.get(tally.key_id, 0) + len(tally.uses)
+        full = [tally.key_id for tally in batch if noted.get(tally.key_id, 0) >= bounds.USES_PER_KEY]
+        sources_of = sorted({source.key_id for source in written.new_sources})
+        if not full and not sources_of:
+            return
+        try:
+            await self._writer.trim(sources_of, full)
+        except CannotDecide:
+            return  # the next time, then
+        for key_id in full:
+            noted.pop(key_id, None)
+        for key_id in list(islice(noted, max(0, len(noted) - _TRIMS_NOTED))):
+            del noted[key_id]

@@ -1,0 +1,211 @@
+"""Collecting usage: whatever the database does, what is written is what was decided, once; and memory is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from latchgate_server.core import bounds
+from latchgate_server.core.errors import StoreUnavailable
+from latchgate_server.core.model import DenialReason, HashProfile, Key, Question, RequestInfo, SecretHash, Tenant
+from latchgate_server.core.record import Record, build_record
+from latchgate_server.core.usage import HOUR, KeyTally, Written
+from latchgate_server.core.verification import Verification
+from latchgate_server.verify import tally as tallying
+from latchgate_server.verify.noticing import Noticing
+from latchgate_server.verify.tally import Tallies
+from latchgate_server.verify.usage import UsageCollector
+
+
+class Hands:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.time = 1_800_000_000.0
+
+    def now(self) -> float:
+        return self.time
+
+    def monotonic(self) -> float:
+        return self.time
+
+    async def sleep(self, seconds: float) -> None:
+        self.time += seconds
+        await asyncio.sleep(0)
+
+
+@dataclass
+class Ledger:
+    """A writer that fails as it is told, before or after it has written, and takes each sequence once."""
+
+    failures: list[str] = field(default_factory=list)
+    counts: Counter[tuple[str, int, int]] = field(default_factory=Counter)
+    sources: Counter[tuple[str, str]] = field(default_factory=Counter)
+    uses: dict[str, int] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
+    sequence: int = 0
+    seen: dict[int, list[KeyTally]] = field(default_factory=dict)
+    left: bool = False
+
+    async def write(self, sequence: int, tallies: Sequence[KeyTally]) -> Written:
+        failure = self.failures.pop(0) if self.failures else ""
+        await asyncio.sleep(0)
+        assert self.seen.setdefault(sequence, deepcopy(list(tallies))) == list(tallies), "a batch is repeated as it was"
+        if failure == "before":
+            raise StoreUnavailable("away")
+        if sequence > self.sequence:
+            self.sequence = sequence
+            self._apply(tallies)
+        if failure == "after":
+            raise StoreUnavailable("away")
+        return Written()
+
+    def _apply(self, tallies: Sequence[KeyTally]) -> None:
+        for tally in tallies:
+            for (hour, outcome), count in tally.counts.items():
+                self.counts[tally.key_id, hour, outcome] += count
+            for address, source in tally.sources.items():
+                self.sources[tally.key_id, address] += source.count
+            self.uses[tally.key_id] = self.uses.get(tally.key_id, 0) + len(tally.uses)
+            if tally.last is not None:
+                assert tally.first_time <= tally.last.time
+                self.last[tally.key_id] = tally.last.time
+
+    async def trim(self, sources_of: Sequence[str], uses_of: Sequence[str]) -> None:
+        pass
+
+    async def leave(self) -> None:
+        self.left = True
+
+
+def record_of(key_id: str) -> Record:
+    secret = SecretHash(profile=HashProfile.GENERATED, pepper_id="p", phc="", tag=None)
+    key = Key(key_id=key_id, tenant_id="acme", owner="ann")
+    return build_record(key=key, secret=secret, tenant=Tenant(tenant_id="acme"), plan=None, roles=[], revision=1)
+
+
+RECORDS = [record_of(f"key_{number}") for number in range(4)]
+OUTCOMES = [None, DenialReason.INVALID_SECRET, DenialReason.API_KEY_DISABLED, DenialReason.INSUFFICIENT_PERMISSIONS]
+
+decisions = st.tuples(
+    st.just("decide"),
+    st.sampled_from(RECORDS),
+    st.sampled_from(OUTCOMES),
+    st.sampled_from(["", "198.51.100.1", "::ffff:198.51.100.1", "2001:db8::1", "nowhere"]),
+    st.integers(1, 300),
+)
+steps = st.one_of(
+    decisions,
+    st.tuples(st.just("flush")),
+    st.tuples(st.just("pass"), st.floats(0.1, 4_000)),
+    st.tuples(st.just("fail"), st.sampled_from(["before", "after"])),
+)
+
+
+def decide(collector: UsageCollector, record: Record, reason: DenialReason | None, client_ip: str) -> None:
+    proven = reason is not DenialReason.INVALID_SECRET
+    verification = Verification(reason, record if proven else None, "ann" if proven else "")
+    collector.record(verification, Question(client_ip=client_ip), record)
+
+
+@given(st.lists(steps, max_size=30))
+def test_what_is_written_is_what_was_decided_however_often_the_database_fails(script: list[tuple[object, ...]]) -> None:
+    asyncio.run(_run(script))
+
+
+async def _run(script: list[tuple[object, ...]]) -> None:
+    clock, ledger = Hands(), Ledger()
+    collector = UsageCollector(ledger, clock, Noticing(clock))
+    counts: Counter[tuple[str, int, int]] = Counter()
+    sources: Counter[tuple[str, str]] = Counter()
+    for step in script:
+        match step:
+            case ("decide", Record() as record, reason, str(client_ip), int(times)):
+                assert reason is None or isinstance(reason, DenialReason)
+                key_id = record.identity.key_id
+                for _ in range(times):
+                    decide(collector, record, reason, client_ip)
+                counts[key_id, int(clock.time // HOUR), int(reason or 0)] += times
+                if reason is not DenialReason.INVALID_SECRET and client_ip not in {"", "nowhere"}:
+                    sources[key_id, client_ip.removeprefix("::ffff:")] += times
+            case ("flush",):
+                await collector.flush()
+            case ("pass", float(seconds)):
+                clock.time += seconds
+            case ("fail", str(how)):
+                ledger.failures.append(how)
+    await collector.close()
+    assert ledger.left
+    assert ledger.counts == counts
+    assert ledger.sources == sources
+
+
+async def test_decisions_while_a_batch_is_being_written_are_neither_lost_nor_counted_twice() -> None:
+    clock, ledger = Hands(), Ledger()
+    collector = UsageCollector(ledger, clock, Noticing(clock))
+    decide(collector, RECORDS[0], None, "")
+    flushing = asyncio.create_task(collector.flush())
+    await asyncio.sleep(0)
+    decide(collector, RECORDS[0], None, "")
+    assert await flushing
+    assert await collector.flush()
+    assert sum(ledger.counts.values()) == 2
+
+
+async def test_a_batch_that_can_never_be_written_does_not_hold_up_the_next() -> None:
+    class Picky(Ledger):
+        async def write(self, sequence: int, tallies: Sequence[KeyTally]) -> Written:
+            if sequence == 1:
+                raise ValueError("no such column")
+            return await super().write(sequence, tallies)
+
+    clock, ledger = Hands(), Picky()
+    collector = UsageCollector(ledger, clock, Noticing(clock))
+    decide(collector, RECORDS[0], None, "")
+    await collector.flush()
+    decide(collector, RECORDS[1], None, "")
+    assert await collector.flush()
+    assert {key_id for key_id, _, _ in ledger.counts} == {"key_1"}
+
+
+def test_a_hot_key_keeps_its_latest_uses_alone() -> None:
+    tallies = Tallies()
+    slot = tallies.slot(RECORDS[0].identity)
+    assert slot is not None
+    for number in range(5_000):
+        tallies.use(slot, number, 0, "ann", Question(request=RequestInfo("GET", "h", f"/{number}", "agent")))
+    assert len(slot.uses) < 2 * bounds.USES_PER_KEY
+    paths = [use.path for use in tallies.take().uses]
+    assert paths == [f"/{number}" for number in range(4_900, 5_000)]
+
+
+def test_addresses_of_a_key_in_memory_are_the_most_recent_ones() -> None:
+    tallies = Tallies()
+    slot = tallies.slot(RECORDS[0].identity)
+    assert slot is not None
+    for number in range(200):
+        tallies.use(slot, number, 0, "", Question(client_ip=f"10.0.0.{number}"))
+    assert set(tallies.take().sources) == {f"10.0.0.{number}" for number in range(150, 200)}
+
+
+def test_memory_is_bounded_and_counters_are_given_up_last() -> None:
+    tallies = Tallies()
+    info = RequestInfo("GET", "host", "p" * bounds.REQUEST_INFO_LENGTH, "a" * bounds.REQUEST_INFO_LENGTH)
+    for number in range(20_000):
+        slot = tallies.slot(RECORDS[number % 4].identity if number % 2 else record_of(f"key_{number}").identity)
+        assert slot is not None
+        tallies.count(slot, 1, 0, 1)
+        tallies.use(slot, number, 0, "ann", Question(client_ip=f"10.{number % 250}.{number // 250}.1", request=info))
+    assert tallies._characters <= tallying.DESCRIPTIONS + 5_000
+    assert tallies._uses <= tallying.USES + len(tallies)
+    counted = 0
+    while len(tallies):
+        counted += sum(tallies.take().counts.values())
+    assert counted == 20_000
+    assert (tallies._uses, tallies._characters, tallies._sources, tallies._counters) == (0, 0, 0, 0)
