@@ -19,11 +19,11 @@ NEW_ENOUGH := import sys; print(sys.version.split()[0]); sys.exit(sys.version_in
 COMPILE := $(UV) compile --universal --python-version 3.11 --generate-hashes --annotation-style line \
 	--custom-compile-command "make lock" --no-emit-package latchgate --no-emit-package latchgate-server $(ARGS)
 
-.PHONY: help dev test torture model bench lint gen lock clean
+.PHONY: help dev test torture model bench bench-lists lint gen lock clean
 .DEFAULT_GOAL := help
 
 help: ## Show this table
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 	@echo "ARGS=… passes options on, PYTHON=… names the interpreter for .venv: make test ARGS='-x tests/unit'"
 
 dev: $(STAMP) ## Run Latchgate here, with a PostgreSQL of its own, until Ctrl-C; its data stays in .latchgate
@@ -40,6 +40,9 @@ model: $(STAMP) ## Check the models of the lease protocol with Spin, and that ea
 
 bench: $(STAMP) ## Measure what a decision costs; ARGS='--rows verify,floor --seconds 1' for less
 	@exec $(BIN)/python -m benchmarks $(ARGS)
+
+bench-lists: $(STAMP) ## Measure what a page of each list costs with a million keys; ARGS='--keys 50000' for less
+	@exec $(BIN)/python -m benchmarks.list_keys $(ARGS)
 
 lint: $(STAMP) ## Check style, types, the layers between modules, and the protos
 	$(BIN)/ruff check

@@ -92,6 +92,25 @@ def test_a_list_can_be_read_on_while_keys_come_and_go(house: House, root: Admin)
     assert [key.key_id for key in (*first.keys, *second.keys)] == made[::-1]
 
 
+@pytest.mark.parametrize("field", ["expire_time", "rotate_by_time"])
+def test_keys_that_are_asked_for_by_a_time_come_in_its_order_the_latest_first(
+    house: House, root: Admin, field: str
+) -> None:
+    tenant_id = house.tenant()
+    times = [MARCH, MAY, APRIL, MARCH, APRIL]
+    made = [house.key(tenant_id, **{field: time}).key.key_id for time in times]
+    house.key(tenant_id)
+    asked = {"expire_time": "expires_before", "rotate_by_time": "rotation_due_before"}[field]
+
+    def fetch(token: str) -> object:
+        filter_ = pb.KeyFilter(tenant_id=tenant_id)
+        getattr(filter_, asked).CopyFrom(MAY)
+        return root.ListKeys(pb.ListKeysRequest(filter=filter_, page_size=2, page_token=token))
+
+    found = pages(fetch, "keys", "key_id")
+    assert found == [[made[4], made[2]], [made[3], made[0]]]
+
+
 def test_the_size_of_a_page_may_change_from_page_to_page(house: House, root: Admin) -> None:
     tenant_id = house.tenant()
     made = [house.key(tenant_id).key.key_id for _ in range(4)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from latchgate_server.storage import queries
-from latchgate_server.storage.queries import SQL
+from latchgate_server.storage.queries import PARTS, SQL
 from tests.storage.prompt import Prompt
 
 STORAGE = Path(queries.__file__).parent
@@ -28,12 +28,12 @@ def test_every_statement_is_used() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
-    assert SQL.keys() - strings == set()
+    assert (SQL.keys() | PARTS.keys()) - strings == set()
 
 
 def test_no_two_statements_have_the_same_name() -> None:
-    names = re.findall(r"^-- name: (\w+)$", TEXT, re.MULTILINE)
-    assert sorted(names) == sorted(SQL)
+    names = re.findall(r"^-- (?:name|part): (\w+)$", TEXT, re.MULTILINE)
+    assert sorted(names) == sorted([*SQL, *PARTS])
 
 
 def test_columns_are_listed() -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import base64
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from latchgate_server.admin.access import Caller
-from latchgate_server.admin.paging import PageRequest, PageTokens
+from latchgate_server.admin.paging import PageRequest, PageTokens, position_from, position_to
 from latchgate_server.core import bounds
 from latchgate_server.core.errors import InvalidRequest
 from latchgate_server.core.model import ROOT_TENANT, HashProfile, Key, SecretHash, Tenant
+from latchgate_server.core.ports import ListPosition
 from latchgate_server.core.record import build_record
 from latchgate_server.hashing import Peppers
 from tests.unit.strategies import ANY_CHARACTER, ANY_TEXT
@@ -171,3 +173,16 @@ def test_a_negative_size_is_refused_by_its_name() -> None:
     with pytest.raises(InvalidRequest) as caught:
         _ = replace(PageRequest(0, ""), size=-1).limit
     assert [violation.field for violation in caught.value.violations] == ["page_size"]
+
+
+@given(
+    number=st.integers(0, 2**63 - 1),
+    time=st.none() | st.datetimes(timezones=st.just(UTC)),
+)
+def test_a_position_is_read_back_as_it_was_written(number: int, time: datetime | None) -> None:
+    position = ListPosition(number, time)
+    assert position_from(position_to(position)) == position
+
+
+def test_the_first_page_has_no_position() -> None:
+    assert position_from("") is None

@@ -384,7 +384,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListKeys(self, request, context):
-        """Lists the keys that match, page by page, never their secrets. Needs `latchgate.keys.list`.
+        """Lists the keys that match, page by page, never their secrets. The newest come first; but where `expires_before` or
+        `rotation_due_before` is set, and no `search`, those whose time is the latest. Needs `latchgate.keys.list`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -94,7 +94,9 @@ class AdminServiceStub:
     GetKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetKeyRequest, _admin_service_pb2.GetKeyResponse]
     """Reads one key, never its secret. Needs `latchgate.keys.get`."""
     ListKeys: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListKeysRequest, _admin_service_pb2.ListKeysResponse]
-    """Lists the keys that match, page by page, never their secrets. Needs `latchgate.keys.list`."""
+    """Lists the keys that match, page by page, never their secrets. The newest come first; but where `expires_before` or
+    `rotation_due_before` is set, and no `search`, those whose time is the latest. Needs `latchgate.keys.list`.
+    """
     UpdateKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateKeyRequest, _admin_service_pb2.UpdateKeyResponse]
     """Changes a key. Of a revoked one only display_name, description and tags; anything else is FAILED_PRECONDITION.
     Needs `latchgate.keys.update`.
@@ -217,7 +219,9 @@ class AdminServiceAsyncStub(AdminServiceStub):
     GetKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetKeyRequest, _admin_service_pb2.GetKeyResponse]  # type: ignore[assignment]
     """Reads one key, never its secret. Needs `latchgate.keys.get`."""
     ListKeys: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListKeysRequest, _admin_service_pb2.ListKeysResponse]  # type: ignore[assignment]
-    """Lists the keys that match, page by page, never their secrets. Needs `latchgate.keys.list`."""
+    """Lists the keys that match, page by page, never their secrets. The newest come first; but where `expires_before` or
+    `rotation_due_before` is set, and no `search`, those whose time is the latest. Needs `latchgate.keys.list`.
+    """
     UpdateKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateKeyRequest, _admin_service_pb2.UpdateKeyResponse]  # type: ignore[assignment]
     """Changes a key. Of a revoked one only display_name, description and tags; anything else is FAILED_PRECONDITION.
     Needs `latchgate.keys.update`.
@@ -457,7 +461,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.ListKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.ListKeysResponse, _abc.Awaitable[_admin_service_pb2.ListKeysResponse]]:
-        """Lists the keys that match, page by page, never their secrets. Needs `latchgate.keys.list`."""
+        """Lists the keys that match, page by page, never their secrets. The newest come first; but where `expires_before` or
+        `rotation_due_before` is set, and no `search`, those whose time is the latest. Needs `latchgate.keys.list`.
+        """
 
     @_abc_1.abstractmethod
     def UpdateKey(

@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields, replace
 
 from latchgate_server.admin.access import Caller
 from latchgate_server.admin.audit import chain_hash
-from latchgate_server.admin.paging import Page, PageRequest, PageTokens
+from latchgate_server.admin.paging import Page, PageRequest, PageTokens, position_from, position_to
 from latchgate_server.core.errors import PepperMissing
-from latchgate_server.core.ports import AuditEvent, AuditFilter, Reader
+from latchgate_server.core.ports import AuditEvent, AuditFilter, ListPosition, Reader
 from latchgate_server.hashing import Peppers
 
 _STRETCH = 1_000
@@ -30,8 +30,10 @@ class AuditLog:
         visible = replace(matching, tenant_id=matching.tenant_id or caller.only_tenant)
         query = repr(visible)
         start = self._tokens.start(caller, query, page)
-        found = await self._read.list_audit_events(visible, int(start) if start else None, page.limit + 1)
-        return self._tokens.page(caller, query, found, page.limit, lambda event: str(event.sequence))
+        found = await self._read.list_audit_events(visible, position_from(start), page.limit + 1)
+        return self._tokens.page(
+            caller, query, found, page.limit, lambda event: position_to(ListPosition(event.sequence, event.time))
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from latchgate_server.admin.audit import Change
 from latchgate_server.admin.barrier import Propagation
 from latchgate_server.admin.guard import differing, guard_whole_key
 from latchgate_server.admin.mutations import Mutation, Mutations
-from latchgate_server.admin.paging import Page, PageRequest, PageTokens
+from latchgate_server.admin.paging import Page, PageRequest, PageTokens, position_from, position_to
 from latchgate_server.admin.plans import plan_of_tenant
 from latchgate_server.core import lifecycle
 from latchgate_server.core.errors import EtagMismatch, KeyLimitReached, ResourceNotFound
@@ -78,14 +78,14 @@ class Keys:
         return require_visible(await self._read.get_key(key_id), key_id, caller)
 
     async def list(self, caller: Caller, matching: KeyFilter, page: PageRequest) -> Page[Key]:
-        """The keys that match and that the caller sees, newest first."""
+        """The keys that match and that the caller sees; Reader.list_keys says in which order."""
         visible = visible_filter(caller, matching)
         if visible is None:
             return Page([], "")
         query = repr(visible)
         start = self._tokens.start(caller, query, page)
-        found = await self._read.list_keys(visible, int(start) if start else None, page.limit + 1)
-        numbered = self._tokens.page(caller, query, found, page.limit, lambda item: str(item[0]))
+        found = await self._read.list_keys(visible, position_from(start), page.limit + 1)
+        numbered = self._tokens.page(caller, query, found, page.limit, lambda item: position_to(item[0]))
         return Page([key for _, key in numbered.items], numbered.next_token)
 
     async def update(

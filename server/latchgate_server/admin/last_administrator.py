@@ -16,7 +16,7 @@ from latchgate_server.admin.audit import Change
 from latchgate_server.core.errors import LastAdministrator
 from latchgate_server.core.model import ROOT_TENANT, Key, KeyState, Question, Role, Tenant
 from latchgate_server.core.policy import decide
-from latchgate_server.core.ports import KeyFilter, Reader, Transaction
+from latchgate_server.core.ports import KeyFilter, ListPosition, Reader, Transaction
 from latchgate_server.core.record import Record
 
 EVERYTHING = ("*", "latchgate.*")
@@ -58,7 +58,7 @@ async def guard_bulk(caller: Caller, transaction: Transaction, matching: KeyFilt
         return
     read, active = transaction.read, replace(matching, tenant_id=ROOT_TENANT, states=(KeyState.ACTIVE,))
     ending: set[str] = set()
-    last: int | None = None
+    last: ListPosition | None = None
     while page := await read.list_keys(active, last, _PAGE):
         ending.update(key.key_id for _, key in page)
         last = page[-1][0]

@@ -7,14 +7,17 @@ import binascii
 import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
 from latchgate_server.admin.access import Caller
 from latchgate_server.core import bounds
 from latchgate_server.core.errors import InvalidRequest
+from latchgate_server.core.ports import ListPosition
 from latchgate_server.hashing import Pepper, Peppers
 
 _MAC_BYTES = 16
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Item = TypeVar("Item")
 
@@ -75,6 +78,21 @@ class PageTokens:
         at = position(items[-1]).encode()
         mac = _mac(self._peppers.current, caller, query, at)
         return Page(items, base64.urlsafe_b64encode(mac + at).decode("ascii"))
+
+
+def position_to(position: ListPosition) -> str:
+    """The position as a page token holds it: the number, and the time in microseconds since 1970 where there is one."""
+    if position.time is None:
+        return str(position.number)
+    return f"{position.number}@{(position.time - _EPOCH) // timedelta(microseconds=1)}"
+
+
+def position_from(text: str) -> ListPosition | None:
+    """The inverse of `position_to`; None for the first page."""
+    if not text:
+        return None
+    number, _, time = text.partition("@")
+    return ListPosition(int(number), _EPOCH + timedelta(microseconds=int(time)) if time else None)
 
 
 def _decoded(token: str) -> bytes:

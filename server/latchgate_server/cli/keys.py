@@ -130,7 +130,7 @@ def list_(  # noqa: PLR0913 - its parameters are the command's
     page_token: options.PageToken = "",
     output: Output = Format.TABLE,
 ) -> None:
-    """List the keys that you may see and that match, newest first."""
+    """List the keys that you may see and that match: the newest first, or those that expire or are due latest."""
     now = SystemClock().now()
     matching = pb.KeyFilter(
         tenant_id=tenant,

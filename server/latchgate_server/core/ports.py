@@ -97,6 +97,14 @@ class AuditFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class ListPosition:
+    """Where an item of a list stands. time: what the list is in the order of, before the number; None: nothing."""
+
+    number: int
+    time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """What a load found for a key id, and in which state of the database.
 
@@ -184,8 +192,14 @@ class Reader(Protocol):
         """Those of these forms that an imported key is found by."""
         ...
 
-    async def list_keys(self, matching: KeyFilter, before: int | None, limit: int) -> Sequence[tuple[int, Key]]:
-        """Up to `limit` keys, newest first, each with its number; only numbers below `before` unless None."""
+    async def list_keys(
+        self, matching: KeyFilter, before: ListPosition | None, limit: int
+    ) -> Sequence[tuple[ListPosition, Key]]:
+        """Up to `limit` keys, each with its position; only those behind `before` unless None.
+
+        The newest first; but those that expires_before or rotation_due_before asks for by that time, the latest first,
+        unless there is a search as well.
+        """
         ...
 
     async def count_keys(self, matching: KeyFilter) -> int:
@@ -204,8 +218,10 @@ class Reader(Protocol):
         """The id of the key that this actor's request made, or None."""
         ...
 
-    async def list_audit_events(self, matching: AuditFilter, before: int | None, limit: int) -> Sequence[AuditEvent]:
-        """Up to `limit` events, newest first; only sequence numbers below `before` unless None."""
+    async def list_audit_events(
+        self, matching: AuditFilter, before: ListPosition | None, limit: int
+    ) -> Sequence[AuditEvent]:
+        """Up to `limit` events, the newest first by their times; only those behind `before` unless None."""
         ...
 
     async def audit_events_after(self, sequence: int, limit: int) -> Sequence[AuditEvent]:

@@ -1,4 +1,4 @@
-"""Loads queries.sql: the statements by name."""
+"""Loads queries.sql: the statements by name, and the parts that lists.py makes further ones of."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ import re
 from collections.abc import Mapping
 from importlib import resources
 
-_HEADING = re.compile(r"^-- (name|columns): (\w+)\n", re.MULTILINE)
+_HEADING = re.compile(r"^-- (name|columns|part): (\w+)\n", re.MULTILINE)
+_REMARKS = re.compile(r"^(--.*\n)+")
 
 
-def _load() -> Mapping[str, str]:
+def _load() -> tuple[Mapping[str, str], Mapping[str, str]]:
     text = resources.files(__package__).joinpath("queries.sql").read_text(encoding="utf-8")
     columns: dict[str, str] = {}
     statements: dict[str, str] = {}
+    parts: dict[str, str] = {}
     for kind, name, body in _sections(text):
         if kind == "columns":
             columns[name] = body
-        else:
+        elif kind == "name":
             statements[name] = body.format_map(columns)
-    return statements
+        else:
+            parts[name] = _REMARKS.sub("", body).format_map(columns)
+    return statements, parts
 
 
 def _sections(text: str) -> list[tuple[str, str, str]]:
@@ -26,5 +30,5 @@ def _sections(text: str) -> list[tuple[str, str, str]]:
     return [(kind, name, body.strip()) for kind, name, body in zip(parts[::3], parts[1::3], parts[2::3], strict=True)]
 
 
-SQL: Mapping[str, str] = _load()
-"""Every statement by its name. A name that does not exist raises KeyError at import of whoever asks."""
+SQL, PARTS = _load()
+"""Every statement, and every part of one, by its name. A name that does not exist raises KeyError."""

@@ -1,5 +1,9 @@
 -- Every statement that Latchgate runs: its name, what it returns, how many rows. Columns are listed, never *, and
 -- lists that several statements share stand once, as `-- columns:`. Loaded by queries.py.
+--
+-- Of each `-- part:` lists.py makes the statements of ListKeys and ListAuditEvents, each with only the conditions that its
+-- filter needs: one that is always true would keep the planner from the index that serves. What it fills in stands in
+-- double braces.
 
 -- columns: tenant
 tenant_id, display_name, enabled, coalesce(plan_id, '') AS plan_id, limits, tags, create_time, update_time,
@@ -21,22 +25,108 @@ k.lineage_id, k.predecessor_key_id, k.successor_key_id, k.revision AS etag
 -- columns: last_use
 l.time AS last_use_time, l.client_ip AS last_use_ip, l.user_name AS last_use_user, l.user_agent AS last_use_agent
 
--- columns: key_filter
-($2::text IS NULL OR k.tenant_id = $2)
-  AND ($3::text IS NULL OR k.owner = $3)
-  AND ($4::text IS NULL OR EXISTS (SELECT FROM key_roles AS kr JOIN roles AS r ON r.number = kr.role_number
-                                   WHERE kr.key_id = k.key_id AND r.role_id = $4))
-  AND ($5::text IS NULL OR k.environment = $5)
-  AND ($6::jsonb IS NULL OR k.tags @> $6)
-  AND ($7::text[] IS NULL OR k.state = ANY ($7))
-  AND ($8::timestamptz IS NULL OR k.expire_time < $8)
-  AND ($9::timestamptz IS NULL OR k.rotate_by_time < $9)
-  AND ($10::text IS NULL OR k.display_name ILIKE '%' || $10 || '%' ESCAPE '\'
-       OR k.description ILIKE '%' || $10 || '%' ESCAPE '\' OR k.key_id LIKE $10 || '%' ESCAPE '\')
-
 -- columns: audit_event
 sequence, time, tenant_id, actor, actor_ip, method, target_type, target_id, before, after, reason, revision, pepper_id,
 hash
+
+-- part: list_keys
+-- A page of keys, each with the time that the list is in the order of, if any.
+SELECT page.time AS page_time, {key}, {last_use},
+       ARRAY(SELECT r.role_id FROM key_roles AS kr JOIN roles AS r ON r.number = kr.role_number
+             WHERE kr.key_id = k.key_id ORDER BY kr.position) AS role_ids
+FROM ({{page}}) AS page JOIN keys AS k ON k.number = page.number
+LEFT JOIN key_last_uses AS l ON l.key_number = k.number
+ORDER BY page.time DESC, page.number DESC
+
+-- part: count_keys
+SELECT count(*) AS keys FROM ({{page}}) AS page
+
+-- part: page_of_numbers
+-- The page out of several lists, each in the order of the page.
+SELECT number, time FROM ({{lists}}) AS lists ORDER BY time DESC, number DESC LIMIT {{limit}}
+
+-- part: list_of_numbers
+SELECT {{number}} AS number, {{time}} AS time FROM {{tables}} WHERE {{conditions}} ORDER BY {{order}} LIMIT {{limit}}
+
+-- part: list_of_numbers_by_text
+-- From chunk to chunk (see latchgate_pieces), the newest first, until there are enough.
+WITH RECURSIVE walk (chunk, numbers, found, in_text, at_start) AS (
+    SELECT ((coalesce({{before}}::bigint, (SELECT max(number) + 1 FROM key_texts)) - 1) >> 13) + 1,
+           '{{{{}}}}'::bigint[], 0::bigint, sought.in_text, sought.at_start
+    FROM latchgate_pieces_sought({{search}}) AS sought WHERE {{unless}}
+    UNION ALL
+    SELECT walk.chunk - 1, page.numbers, walk.found + cardinality(page.numbers), walk.in_text, walk.at_start
+    FROM walk
+    CROSS JOIN LATERAL (
+        SELECT array_agg((walk.chunk - 1) || piece) AS in_text, ARRAY[(walk.chunk - 1) || walk.at_start] AS at_start
+        FROM unnest(walk.in_text) AS piece
+    ) AS sought
+    CROSS JOIN LATERAL (
+        SELECT ARRAY(
+            SELECT kt.number FROM {{tables}}
+            WHERE (latchgate_pieces(kt.number, kt.key_id, kt.text) @> sought.in_text
+                   OR latchgate_pieces(kt.number, kt.key_id, kt.text) @> sought.at_start)
+              AND (strpos(kt.text, lower({{search}})) > 0 OR starts_with(kt.key_id, {{search}}))
+              AND {{conditions}}
+            ORDER BY kt.number DESC LIMIT {{limit}}
+        ) AS numbers
+    ) AS page
+    WHERE walk.chunk > 0 AND walk.found < {{limit}}
+)
+SELECT unnest(numbers) AS number, NULL::timestamptz AS time FROM walk
+
+-- part: list_of_numbers_by_text_of_tenant
+-- In a tenant of few keys, one by one.
+SELECT kt.number, NULL::timestamptz AS time FROM {{tables}}
+WHERE (strpos(kt.text, lower({{search}})) > 0 OR starts_with(kt.key_id, {{search}})) AND {{conditions}}
+ORDER BY kt.number DESC LIMIT {{limit}}
+
+-- part: tenant_has_few_keys
+(SELECT count(*) <= 5000 FROM (SELECT FROM key_texts WHERE tenant_id = {{tenant_id}} LIMIT 5001) AS counted)
+
+-- part: with_role
+{{alias}}.role_id = {{role_id}}
+
+-- part: with_role_of_tenant
+-- A tenant sees one role of that id.
+{{alias}}.role_number = (
+    SELECT number FROM roles
+    WHERE role_id = {{role_id}} AND (tenant_id IS NULL OR tenant_id = {{tenant_id}})
+    ORDER BY tenant_id LIMIT 1
+)
+
+-- part: with_tag
+{{alias}}.name = {{name}} AND {{alias}}.value = {{value}}
+
+-- part: of_tenant
+{{of}}.tenant_id = {{tenant_id}}
+
+-- part: of_owner
+k.owner = {{owner}} AND k.owner <> ''
+
+-- part: of_environment
+k.environment = {{environment}} AND k.environment <> ''
+
+-- part: in_state
+k.state = {{state}}
+
+-- part: time_before
+{{column}} < {{time}}
+
+-- part: number_before
+{{column}} < {{number}}
+
+-- part: time_and_number_before
+({{column}}, {{number_column}}) < ({{time}}, {{number}})
+
+-- part: list_audit_events
+SELECT {audit_event} FROM audit_events WHERE {{conditions}} ORDER BY time DESC, sequence DESC LIMIT {{limit}}
+
+-- part: audit_event_matches
+{{column}} = {{value}}
+
+-- part: audit_event_not_before
+time >= {{time}}
 
 -- name: deployment
 -- The deployment's own constants. One row.
@@ -163,8 +253,8 @@ WHERE tenant_id = $1
 SELECT {tenant} FROM tenants WHERE tenant_id = $1
 
 -- name: list_tenants
--- A page in the order of ids, after $1; only the tenant $2 unless that is NULL. At most $3 rows.
-SELECT {tenant} FROM tenants WHERE tenant_id > $1 AND ($2::text IS NULL OR tenant_id = $2) ORDER BY tenant_id LIMIT $3
+-- A page in the order of ids, after $1. At most $2 rows.
+SELECT {tenant} FROM tenants WHERE tenant_id > $1 ORDER BY tenant_id LIMIT $2
 
 -- name: delete_tenant_keys
 DELETE FROM keys WHERE tenant_id = $1
@@ -192,10 +282,12 @@ DELETE FROM plans WHERE plan_id = $1
 SELECT tenant_id FROM tenants WHERE plan_id = $1 ORDER BY tenant_id LIMIT 1
 
 -- name: list_plans
--- A page in the order of ids, after $1; only the plan of the tenant $2 unless that is NULL. At most $3 rows.
-SELECT {plan} FROM plans
-WHERE plan_id > $1 AND ($2::text IS NULL OR plan_id = (SELECT t.plan_id FROM tenants AS t WHERE t.tenant_id = $2))
-ORDER BY plan_id LIMIT $3
+-- A page in the order of ids, after $1. At most $2 rows.
+SELECT {plan} FROM plans WHERE plan_id > $1 ORDER BY plan_id LIMIT $2
+
+-- name: plan_of_tenant
+-- The plan that the tenant is on. At most one row.
+SELECT {plan} FROM plans WHERE plan_id = (SELECT t.plan_id FROM tenants AS t WHERE t.tenant_id = $1)
 
 -- name: insert_role
 INSERT INTO roles (role_id, tenant_id, display_name, description, permissions, claims, allow_act_as)
@@ -215,7 +307,7 @@ DELETE FROM roles WHERE role_id = $1 AND coalesce(tenant_id, '') = $2
 -- name: key_with_role
 -- A key that holds the role $1 of the tenant $2 ('': of every tenant). At most one row.
 SELECT kr.key_id FROM key_roles AS kr JOIN roles AS r ON r.number = kr.role_number
-WHERE r.role_id = $1 AND coalesce(r.tenant_id, '') = $2 ORDER BY kr.key_id LIMIT 1
+WHERE r.role_id = $1 AND coalesce(r.tenant_id, '') = $2 ORDER BY kr.key_number LIMIT 1
 
 -- name: role_id_taken
 -- Whether a role $2 of the tenant $1 ('': of every tenant) would stand beside another of its id in one tenant's sight.
@@ -232,7 +324,13 @@ LIMIT $3
 
 -- name: list_roles
 -- A page in the order of ids, after $2: those that every tenant may use and those of the tenant $1. At most $3 rows.
-SELECT {role} FROM roles WHERE (tenant_id IS NULL OR tenant_id = $1) AND role_id > $2 ORDER BY role_id LIMIT $3
+SELECT {role} FROM roles
+WHERE number IN (
+    (SELECT number FROM roles WHERE tenant_id IS NULL AND role_id > $2 ORDER BY role_id LIMIT $3)
+    UNION ALL
+    (SELECT number FROM roles WHERE tenant_id = $1 AND role_id > $2 ORDER BY role_id LIMIT $3)
+)
+ORDER BY role_id LIMIT $3
 
 -- name: insert_key
 INSERT INTO keys (key_id, tenant_id, display_name, description, owner, default_user, permissions, claims, environment,
@@ -339,18 +437,10 @@ SELECT {key}, ARRAY(SELECT r.role_id FROM key_roles AS kr JOIN roles AS r ON r.n
                     WHERE kr.key_id = k.key_id ORDER BY kr.position) AS role_ids
 FROM keys AS k WHERE k.key_id = ANY ($1::text[])
 
--- name: list_keys
--- A page, newest first, before the number $1. Every other argument is a filter, or NULL. At most $11 rows.
-SELECT {key}, {last_use}, ARRAY(SELECT r.role_id FROM key_roles AS kr JOIN roles AS r ON r.number = kr.role_number
-                                WHERE kr.key_id = k.key_id ORDER BY kr.position) AS role_ids
-FROM keys AS k LEFT JOIN key_last_uses AS l ON l.key_number = k.number
-WHERE k.number < $1
-  AND {key_filter}
-ORDER BY k.number DESC LIMIT $11
-
--- name: count_keys
--- How many keys match; the arguments are those of list_keys, of which $1 and $11 do not matter. One row.
-SELECT count(*) AS keys FROM keys AS k WHERE k.number < $1 AND {key_filter} AND $11::integer >= 0
+-- name: plan_for_arguments
+-- Until the transaction ends, plans each statement for its arguments. A merge join would have to read whatever stands in
+-- the order before the first match.
+SELECT set_config('plan_cache_mode', 'force_custom_plan', true), set_config('enable_mergejoin', 'off', true)
 
 -- name: find_request
 -- The key that this actor's request made. At most one row.
@@ -362,17 +452,6 @@ INSERT INTO key_requests (actor, request_id, key_id) VALUES ($1, $2, $3)
 -- name: last_audit_event
 -- The end of the audit chain. At most one row.
 SELECT sequence, hash FROM audit_events ORDER BY sequence DESC LIMIT 1
-
--- name: list_audit_events
--- A page, newest first, before the sequence $1. Every other argument is a filter, or NULL. At most $7 rows.
-SELECT {audit_event} FROM audit_events
-WHERE sequence < $1
-  AND ($2::text IS NULL OR tenant_id = $2)
-  AND ($3::text IS NULL OR target_id = $3)
-  AND ($4::text IS NULL OR actor = $4)
-  AND ($5::timestamptz IS NULL OR time >= $5)
-  AND ($6::timestamptz IS NULL OR time < $6)
-ORDER BY sequence DESC LIMIT $7
 
 -- name: audit_events_after
 -- A stretch of the chain, oldest first, behind the sequence $1. At most $2 rows.

@@ -10,13 +10,19 @@ from uuid import UUID
 import asyncpg
 
 from latchgate_server.core.model import Key, Plan, Role, Tenant
-from latchgate_server.core.ports import AuditEvent, AuditFilter, FormsRead, KeyFilter, Loaded, Restrictions
-from latchgate_server.storage import rows
+from latchgate_server.core.ports import (
+    AuditEvent,
+    AuditFilter,
+    FormsRead,
+    KeyFilter,
+    ListPosition,
+    Loaded,
+    Restrictions,
+)
+from latchgate_server.storage import lists, rows
 from latchgate_server.storage.failures import told_plainly
 from latchgate_server.storage.pool import Connection
 from latchgate_server.storage.queries import SQL
-
-_PAST_EVERY_NUMBER = 2**63 - 1
 
 
 class PostgresReader:
@@ -32,7 +38,10 @@ class PostgresReader:
         return rows.tenant_from(row) if row else None
 
     async def list_tenants(self, after: str, only: str | None, limit: int) -> Sequence[Tenant]:
-        return [rows.tenant_from(row) for row in await self._rows("list_tenants", after, only, limit)]
+        if only is not None:
+            tenant = await self.get_tenant(only) if only > after else None
+            return [tenant] if tenant else []
+        return [rows.tenant_from(row) for row in await self._rows("list_tenants", after, limit)]
 
     async def get_plan(self, plan_id: str) -> Plan | None:
         row = await self._row("get_plan", plan_id)
@@ -43,7 +52,10 @@ class PostgresReader:
         return row["tenant_id"] if row else None
 
     async def list_plans(self, after: str, of_tenant: str | None, limit: int) -> Sequence[Plan]:
-        return [rows.plan_from(row) for row in await self._rows("list_plans", after, of_tenant, limit)]
+        if of_tenant is not None:
+            row = await self._row("plan_of_tenant", of_tenant)
+            return [rows.plan_from(row)] if row and row["plan_id"] > after else []
+        return [rows.plan_from(row) for row in await self._rows("list_plans", after, limit)]
 
     async def find_roles(self, tenant_id: str, role_ids: Sequence[str]) -> Mapping[str, Role]:
         found = await self._rows("find_roles", tenant_id, list(role_ids))
@@ -84,13 +96,15 @@ class PostgresReader:
     async def taken_forms(self, forms: Sequence[str]) -> frozenset[str]:
         return frozenset(row["form"] for row in await self._rows("taken_forms", list(forms)))
 
-    async def list_keys(self, matching: KeyFilter, before: int | None, limit: int) -> Sequence[tuple[int, Key]]:
-        number = _PAST_EVERY_NUMBER if before is None else before
-        found = await self._rows("list_keys", number, *_filter_values(matching), limit)
-        return [(row["number"], rows.key_from(row)) for row in found]
+    async def list_keys(
+        self, matching: KeyFilter, before: ListPosition | None, limit: int
+    ) -> Sequence[tuple[ListPosition, Key]]:
+        found = await self._planned(lists.list_keys(matching, before, limit))
+        return [(ListPosition(row["number"], row["page_time"]), rows.key_from(row)) for row in found]
 
     async def count_keys(self, matching: KeyFilter) -> int:
-        return int((await self._one("count_keys", _PAST_EVERY_NUMBER, *_filter_values(matching), 0))["keys"])
+        (row,) = await self._planned(lists.count_keys(matching))
+        return int(row["keys"])
 
     async def administrators(self, tenant_id: str, grants: Sequence[str], limit: int) -> Sequence[str]:
         return [row["key_id"] for row in await self._rows("administrators", tenant_id, list(grants), limit)]
@@ -102,18 +116,10 @@ class PostgresReader:
         row = await self._row("find_request", actor, request_id)
         return row["key_id"] if row else None
 
-    async def list_audit_events(self, matching: AuditFilter, before: int | None, limit: int) -> Sequence[AuditEvent]:
-        found = await self._rows(
-            "list_audit_events",
-            _PAST_EVERY_NUMBER if before is None else before,
-            matching.tenant_id,
-            matching.target_id,
-            matching.actor,
-            matching.start_time,
-            matching.end_time,
-            limit,
-        )
-        return [AuditEvent(**row) for row in found]
+    async def list_audit_events(
+        self, matching: AuditFilter, before: ListPosition | None, limit: int
+    ) -> Sequence[AuditEvent]:
+        return [AuditEvent(**row) for row in await self._planned(lists.list_audit_events(matching, before, limit))]
 
     async def audit_events_after(self, sequence: int, limit: int) -> Sequence[AuditEvent]:
         return [AuditEvent(**row) for row in await self._rows("audit_events_after", sequence, limit)]
@@ -132,6 +138,15 @@ class PostgresReader:
             async with asyncio.timeout(self._patience):
                 return list(await self._executor.fetch(SQL[statement], *arguments))
 
+    async def _planned(self, statement: lists.Statement) -> list[Any]:
+        """The rows of a list, planned anew for its arguments: which index serves depends on how many rows match."""
+        with told_plainly():
+            async with asyncio.timeout(self._patience):
+                if isinstance(self._executor, asyncpg.Pool):
+                    async with self._executor.acquire() as connection:
+                        return await _planned_on(connection, statement)
+                return await _planned_on(self._executor, statement)
+
     async def _row(self, statement: str, *arguments: object) -> Any:
         with told_plainly():
             async with asyncio.timeout(self._patience):
@@ -143,21 +158,7 @@ class PostgresReader:
         return row
 
 
-def _filter_values(matching: KeyFilter) -> tuple[object, ...]:
-    """The arguments of the condition `key_filter`, in its order."""
-    return (
-        matching.tenant_id,
-        matching.owner,
-        matching.role_id,
-        matching.environment,
-        matching.tags,
-        None if matching.states is None else [state.name for state in matching.states],
-        matching.expires_before,
-        matching.rotation_due_before,
-        None if matching.search is None else _literal(matching.search),
-    )
-
-
-def _literal(text: str) -> str:
-    """The text for LIKE, its own wildcards taken literally."""
-    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+async def _planned_on(connection: Connection, statement: lists.Statement) -> list[Any]:
+    async with connection.transaction():
+        await connection.execute(SQL["plan_for_arguments"])
+        return list(await connection.fetch(statement.text, *statement.arguments))

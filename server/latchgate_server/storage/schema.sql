@@ -114,6 +114,55 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION public.latchgate_list_changed_key() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO '$user', 'public'
+    AS $$
+BEGIN
+    DELETE FROM key_tags AS t USING jsonb_each_text(OLD.tags) AS tag
+    WHERE (t.name, t.value, t.number, t.tenant_id) = (tag.key, tag.value, OLD.number, OLD.tenant_id);
+    INSERT INTO key_tags (name, value, number, tenant_id)
+    SELECT tag.key, tag.value, NEW.number, NEW.tenant_id FROM jsonb_each_text(NEW.tags) AS tag;
+    DELETE FROM key_texts WHERE number = OLD.number;
+    INSERT INTO key_texts (number, tenant_id, key_id, text)
+    VALUES (NEW.number, NEW.tenant_id, NEW.key_id, lower(concat_ws(chr(10), NEW.display_name, NEW.description)));
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION public.latchgate_list_keys() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO '$user', 'public'
+    AS $$
+BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        TRUNCATE key_tags, key_texts;
+    ELSIF TG_OP = 'DELETE' THEN
+        DELETE FROM key_texts AS t USING old_rows AS k WHERE t.number = k.number;
+        DELETE FROM key_tags AS t USING old_rows AS k CROSS JOIN jsonb_each_text(k.tags) AS tag
+        WHERE (t.name, t.value, t.number, t.tenant_id) = (tag.key, tag.value, k.number, k.tenant_id);
+    ELSE
+        INSERT INTO key_tags (name, value, number, tenant_id)
+        SELECT tag.key, tag.value, k.number, k.tenant_id FROM new_rows AS k CROSS JOIN jsonb_each_text(k.tags) AS tag;
+        INSERT INTO key_texts (number, tenant_id, key_id, text)
+        SELECT k.number, k.tenant_id, k.key_id, lower(concat_ws(chr(10), k.display_name, k.description))
+        FROM new_rows AS k;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION public.latchgate_list_role() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO '$user', 'public'
+    AS $$
+BEGIN
+    SELECT number, tenant_id INTO NEW.key_number, NEW.tenant_id FROM keys WHERE key_id = NEW.key_id;
+    SELECT role_id INTO NEW.role_id FROM roles WHERE number = NEW.role_number;
+    RETURN NEW;
+END
+$$;
+
 CREATE FUNCTION public.latchgate_make_usage_partitions() RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO '$user', 'public'
@@ -161,6 +210,26 @@ BEGIN
     END IF;
     RETURN NULL;
 END
+$$;
+
+CREATE FUNCTION public.latchgate_pieces(number bigint, key_id text, whole text) RETURNS text[]
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+    SELECT array_agg((number >> 13) || piece) FROM (
+        SELECT ' ' || substr(whole, place, size) AS piece
+        FROM generate_series(1, 3) AS size CROSS JOIN generate_series(1, length(whole) - size + 1) AS place
+        UNION
+        SELECT '^' || left(key_id, size) FROM unnest('{1,2,3,4,6,8,12}'::integer[]) AS size WHERE size <= length(key_id)
+    ) AS pieces
+$$;
+
+CREATE FUNCTION public.latchgate_pieces_sought(sought text, OUT in_text text[], OUT at_start text) RETURNS record
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+    SELECT (SELECT array_agg(DISTINCT ' ' || substr(lower(sought), place, least(3, length(sought))))
+            FROM generate_series(1, greatest(length(lower(sought)) - 2, 1)) AS place),
+           (SELECT '^' || left(sought, max(size)) FROM unnest('{1,2,3,4,6,8,12}'::integer[]) AS size
+            WHERE size <= length(sought))
 $$;
 
 CREATE FUNCTION public.latchgate_record_changes() RETURNS trigger
@@ -336,7 +405,10 @@ CREATE TABLE public.key_requests (
 CREATE TABLE public.key_roles (
     key_id text NOT NULL,
     "position" smallint NOT NULL,
-    role_number bigint NOT NULL
+    role_number bigint NOT NULL,
+    role_id text NOT NULL,
+    key_number bigint NOT NULL,
+    tenant_id text NOT NULL
 );
 
 CREATE TABLE public.key_secrets (
@@ -356,6 +428,20 @@ CREATE TABLE public.key_sources (
     count bigint NOT NULL
 )
 WITH (fillfactor='70');
+
+CREATE TABLE public.key_tags (
+    name text NOT NULL,
+    value text NOT NULL,
+    number bigint NOT NULL,
+    tenant_id text NOT NULL
+);
+
+CREATE TABLE public.key_texts (
+    number bigint NOT NULL,
+    tenant_id text NOT NULL,
+    key_id text NOT NULL,
+    text text NOT NULL
+);
 
 CREATE TABLE public.key_usage (
     key_number bigint NOT NULL,
@@ -575,13 +661,19 @@ ALTER TABLE ONLY public.key_roles
     ADD CONSTRAINT key_roles_pkey PRIMARY KEY (key_id, "position");
 
 ALTER TABLE ONLY public.key_roles
-    ADD CONSTRAINT key_roles_role_number_key_id_key UNIQUE (role_number, key_id);
+    ADD CONSTRAINT key_roles_role_number_key_number_tenant_id_key UNIQUE (role_number, key_number, tenant_id);
 
 ALTER TABLE ONLY public.key_secrets
     ADD CONSTRAINT key_secrets_pkey PRIMARY KEY (key_id);
 
 ALTER TABLE ONLY public.key_sources
     ADD CONSTRAINT key_sources_pkey PRIMARY KEY (key_number, client_ip);
+
+ALTER TABLE ONLY public.key_tags
+    ADD CONSTRAINT key_tags_pkey PRIMARY KEY (name, value, number, tenant_id);
+
+ALTER TABLE ONLY public.key_texts
+    ADD CONSTRAINT key_texts_pkey PRIMARY KEY (number);
 
 ALTER TABLE ONLY public.key_usage
     ADD CONSTRAINT key_usage_pkey PRIMARY KEY (key_number, hour, outcome);
@@ -608,6 +700,9 @@ ALTER TABLE ONLY public.revision_clock
     ADD CONSTRAINT revision_clock_pkey PRIMARY KEY (singleton);
 
 ALTER TABLE ONLY public.roles
+    ADD CONSTRAINT roles_number_role_id_key UNIQUE (number, role_id);
+
+ALTER TABLE ONLY public.roles
     ADD CONSTRAINT roles_pkey PRIMARY KEY (number);
 
 ALTER TABLE ONLY public.roles
@@ -631,11 +726,13 @@ ALTER TABLE ONLY public.trusted_timeline
 ALTER TABLE ONLY public.usage_writers
     ADD CONSTRAINT usage_writers_pkey PRIMARY KEY (writer_id);
 
-CREATE INDEX audit_events_actor ON public.audit_events USING btree (actor, sequence DESC);
+CREATE INDEX audit_events_actor ON public.audit_events USING btree (actor, "time", sequence);
 
-CREATE INDEX audit_events_target ON public.audit_events USING btree (target_id, sequence DESC);
+CREATE INDEX audit_events_target ON public.audit_events USING btree (target_id, "time", sequence);
 
-CREATE INDEX audit_events_tenant ON public.audit_events USING btree (tenant_id, sequence DESC);
+CREATE INDEX audit_events_tenant ON public.audit_events USING btree (tenant_id, "time", sequence);
+
+CREATE INDEX audit_events_time ON public.audit_events USING btree ("time", sequence);
 
 CREATE INDEX changes_commit_time ON public.changes USING btree (commit_time);
 
@@ -645,17 +742,45 @@ CREATE INDEX imported_forms_revision ON public.imported_forms USING btree (revis
 
 CREATE INDEX key_last_uses_hour ON public.key_last_uses USING btree (hour);
 
+CREATE INDEX key_roles_listed ON public.key_roles USING btree (role_id, key_number, tenant_id);
+
+CREATE INDEX key_texts_pieces ON public.key_texts USING gin (public.latchgate_pieces(number, key_id, text));
+
+CREATE INDEX key_texts_tenant ON public.key_texts USING btree (tenant_id, number);
+
 CREATE INDEX key_uses_latest ON ONLY public.key_uses USING btree (key_number, "time" DESC);
+
+CREATE INDEX keys_environment ON public.keys USING btree (environment, number, tenant_id, state) WHERE (environment <> ''::text);
+
+CREATE INDEX keys_expire_time ON public.keys USING btree (expire_time, number, tenant_id, state) WHERE (expire_time IS NOT NULL);
 
 CREATE INDEX keys_lineage ON public.keys USING btree (lineage_id);
 
-CREATE INDEX keys_tenant ON public.keys USING btree (tenant_id, number DESC);
+CREATE INDEX keys_owner ON public.keys USING btree (owner, number, tenant_id, state, environment) WHERE (owner <> ''::text);
+
+CREATE INDEX keys_rotate_by_time ON public.keys USING btree (rotate_by_time, number, tenant_id, state) WHERE (rotate_by_time IS NOT NULL);
+
+CREATE INDEX keys_state ON public.keys USING btree (state, number, tenant_id);
+
+CREATE INDEX keys_tenant ON public.keys USING btree (tenant_id, number);
 
 CREATE INDEX quota_grants_period ON public.quota_grants USING btree (period_start);
 
 CREATE INDEX tenants_plan ON public.tenants USING btree (plan_id) WHERE (plan_id IS NOT NULL);
 
 CREATE INDEX usage_orphans_delete_time ON public.usage_orphans USING btree (delete_time);
+
+CREATE STATISTICS public.key_tags_pairs ON name, value FROM public.key_tags;
+
+CREATE STATISTICS public.keys_environment_state ON environment, state FROM public.keys;
+
+CREATE STATISTICS public.keys_owner_environment ON owner, environment FROM public.keys;
+
+CREATE STATISTICS public.keys_owner_state ON owner, state FROM public.keys;
+
+CREATE STATISTICS public.keys_tenant_environment ON tenant_id, environment FROM public.keys;
+
+CREATE STATISTICS public.keys_tenant_owner ON tenant_id, owner FROM public.keys;
 
 CREATE TRIGGER latchgate_1_note_snapshot BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE ON public.imported_forms FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_note_snapshot();
 
@@ -845,6 +970,26 @@ CREATE TRIGGER latchgate_forget_limits AFTER DELETE ON public.tenants FOR EACH R
 
 ALTER TABLE public.tenants ENABLE ALWAYS TRIGGER latchgate_forget_limits;
 
+CREATE TRIGGER latchgate_list_changed AFTER UPDATE ON public.keys FOR EACH ROW WHEN (((((((old.number IS DISTINCT FROM new.number) OR (old.tenant_id IS DISTINCT FROM new.tenant_id)) OR (old.key_id IS DISTINCT FROM new.key_id)) OR (old.tags IS DISTINCT FROM new.tags)) OR (old.display_name IS DISTINCT FROM new.display_name)) OR (old.description IS DISTINCT FROM new.description))) EXECUTE FUNCTION public.latchgate_list_changed_key();
+
+ALTER TABLE public.keys ENABLE ALWAYS TRIGGER latchgate_list_changed;
+
+CREATE TRIGGER latchgate_list_gone AFTER DELETE ON public.keys REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_list_keys();
+
+ALTER TABLE public.keys ENABLE ALWAYS TRIGGER latchgate_list_gone;
+
+CREATE TRIGGER latchgate_list_new AFTER INSERT ON public.keys REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_list_keys();
+
+ALTER TABLE public.keys ENABLE ALWAYS TRIGGER latchgate_list_new;
+
+CREATE TRIGGER latchgate_list_none AFTER TRUNCATE ON public.keys FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_list_keys();
+
+ALTER TABLE public.keys ENABLE ALWAYS TRIGGER latchgate_list_none;
+
+CREATE TRIGGER latchgate_list_role BEFORE INSERT OR UPDATE ON public.key_roles FOR EACH ROW EXECUTE FUNCTION public.latchgate_list_role();
+
+ALTER TABLE public.key_roles ENABLE ALWAYS TRIGGER latchgate_list_role;
+
 CREATE TRIGGER latchgate_orphan_usage AFTER DELETE ON public.keys REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_orphan_usage();
 
 ALTER TABLE public.keys ENABLE ALWAYS TRIGGER latchgate_orphan_usage;
@@ -884,7 +1029,7 @@ ALTER TABLE ONLY public.key_roles
     ADD CONSTRAINT key_roles_key_id_fkey FOREIGN KEY (key_id) REFERENCES public.keys(key_id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.key_roles
-    ADD CONSTRAINT key_roles_role_number_fkey FOREIGN KEY (role_number) REFERENCES public.roles(number);
+    ADD CONSTRAINT key_roles_role_number_role_id_fkey FOREIGN KEY (role_number, role_id) REFERENCES public.roles(number, role_id) ON UPDATE CASCADE;
 
 ALTER TABLE ONLY public.key_secrets
     ADD CONSTRAINT key_secrets_key_id_fkey FOREIGN KEY (key_id) REFERENCES public.keys(key_id) ON DELETE CASCADE;

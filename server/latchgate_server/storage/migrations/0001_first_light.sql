@@ -214,7 +214,20 @@ CREATE TABLE keys (
     successor_key_id text NOT NULL DEFAULT '',
     revision bigint NOT NULL
 );
-CREATE INDEX keys_tenant ON keys (tenant_id, number DESC);
+-- For ListKeys: every filter finds a page in the order that it is told in, however many keys match and whatever their age.
+-- What else is asked for together with it stands last, to be compared within the index.
+CREATE INDEX keys_tenant ON keys (tenant_id, number);
+CREATE INDEX keys_state ON keys (state, number, tenant_id);
+CREATE INDEX keys_owner ON keys (owner, number, tenant_id, state, environment) WHERE owner <> '';
+CREATE INDEX keys_environment ON keys (environment, number, tenant_id, state) WHERE environment <> '';
+CREATE INDEX keys_expire_time ON keys (expire_time, number, tenant_id, state) WHERE expire_time IS NOT NULL;
+CREATE INDEX keys_rotate_by_time ON keys (rotate_by_time, number, tenant_id, state) WHERE rotate_by_time IS NOT NULL;
+-- What goes together, or never does: the planner shall not multiply.
+CREATE STATISTICS keys_environment_state ON environment, state FROM keys;
+CREATE STATISTICS keys_owner_environment ON owner, environment FROM keys;
+CREATE STATISTICS keys_owner_state ON owner, state FROM keys;
+CREATE STATISTICS keys_tenant_owner ON tenant_id, owner FROM keys;
+CREATE STATISTICS keys_tenant_environment ON tenant_id, environment FROM keys;
 
 -- All that is kept of the secrets, apart from what administrators read.
 CREATE TABLE key_secrets (
@@ -251,16 +264,35 @@ CREATE TABLE roles (
     create_time timestamptz NOT NULL DEFAULT clock_timestamp(),
     update_time timestamptz NOT NULL,
     revision bigint NOT NULL,
-    UNIQUE NULLS NOT DISTINCT (tenant_id, role_id)
+    UNIQUE NULLS NOT DISTINCT (tenant_id, role_id),
+    UNIQUE (number, role_id)
 );
 
 CREATE TABLE key_roles (
     key_id text NOT NULL REFERENCES keys ON DELETE CASCADE,
     position smallint NOT NULL,
-    role_number bigint NOT NULL REFERENCES roles,
+    role_number bigint NOT NULL,
+    -- What ListKeys looks for, repeated from roles and keys by the trigger below.
+    role_id text NOT NULL,
+    key_number bigint NOT NULL,
+    tenant_id text NOT NULL,
     PRIMARY KEY (key_id, position),
-    UNIQUE (role_number, key_id)
+    -- With the tenant, which the key's number determines, so that it is compared within the index.
+    UNIQUE (role_number, key_number, tenant_id),
+    FOREIGN KEY (role_number, role_id) REFERENCES roles (number, role_id) ON UPDATE CASCADE
 );
+CREATE INDEX key_roles_listed ON key_roles (role_id, key_number, tenant_id);
+
+CREATE FUNCTION latchgate_list_role() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    SELECT number, tenant_id INTO NEW.key_number, NEW.tenant_id FROM keys WHERE key_id = NEW.key_id;
+    SELECT role_id INTO NEW.role_id FROM roles WHERE number = NEW.role_number;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER latchgate_list_role BEFORE INSERT OR UPDATE ON key_roles
+    FOR EACH ROW EXECUTE FUNCTION latchgate_list_role();
+ALTER TABLE key_roles ENABLE ALWAYS TRIGGER latchgate_list_role;
 
 -- Makes CreateKey safe to repeat.
 CREATE TABLE key_requests (
@@ -310,6 +342,95 @@ BEGIN
 END
 $$;
 
+-- What ListKeys finds keys by ------------------------------------------------------------------------------------------
+-- Copies of what stands in keys, kept by triggers, so that no decision depends on them.
+
+CREATE TABLE key_tags (
+    name text NOT NULL,
+    value text NOT NULL,
+    number bigint NOT NULL,
+    tenant_id text NOT NULL,
+    PRIMARY KEY (name, value, number, tenant_id)
+);
+
+CREATE STATISTICS key_tags_pairs ON name, value FROM key_tags;
+
+CREATE TABLE key_texts (
+    number bigint PRIMARY KEY,
+    tenant_id text NOT NULL,
+    key_id text NOT NULL,
+    -- Display name and description, in lower case.
+    text text NOT NULL
+);
+CREATE INDEX key_texts_tenant ON key_texts (tenant_id, number);
+
+-- What of a key can be looked for: the chunk of 8,192 keys that it belongs to, with each piece of up to three characters of
+-- its text and, behind '^', with some starts of its id. A search goes from chunk to chunk and stops when it has a page.
+CREATE FUNCTION latchgate_pieces(number bigint, key_id text, whole text) RETURNS text[]
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+    SELECT array_agg((number >> 13) || piece) FROM (
+        SELECT ' ' || substr(whole, place, size) AS piece
+        FROM generate_series(1, 3) AS size CROSS JOIN generate_series(1, length(whole) - size + 1) AS place
+        UNION
+        SELECT '^' || left(key_id, size) FROM unnest('{1,2,3,4,6,8,12}'::integer[]) AS size WHERE size <= length(key_id)
+    ) AS pieces
+$$;
+CREATE INDEX key_texts_pieces ON key_texts USING gin (latchgate_pieces(number, key_id, text));
+
+-- The pieces that a key has if its text holds what is sought, and the one that it has if its id begins with it, each to be
+-- put behind a chunk.
+CREATE FUNCTION latchgate_pieces_sought(sought text, OUT in_text text[], OUT at_start text)
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+    SELECT (SELECT array_agg(DISTINCT ' ' || substr(lower(sought), place, least(3, length(sought))))
+            FROM generate_series(1, greatest(length(lower(sought)) - 2, 1)) AS place),
+           (SELECT '^' || left(sought, max(size)) FROM unnest('{1,2,3,4,6,8,12}'::integer[]) AS size
+            WHERE size <= length(sought))
+$$;
+
+CREATE FUNCTION latchgate_list_keys() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        TRUNCATE key_tags, key_texts;
+    ELSIF TG_OP = 'DELETE' THEN
+        DELETE FROM key_texts AS t USING old_rows AS k WHERE t.number = k.number;
+        DELETE FROM key_tags AS t USING old_rows AS k CROSS JOIN jsonb_each_text(k.tags) AS tag
+        WHERE (t.name, t.value, t.number, t.tenant_id) = (tag.key, tag.value, k.number, k.tenant_id);
+    ELSE
+        INSERT INTO key_tags (name, value, number, tenant_id)
+        SELECT tag.key, tag.value, k.number, k.tenant_id FROM new_rows AS k CROSS JOIN jsonb_each_text(k.tags) AS tag;
+        INSERT INTO key_texts (number, tenant_id, key_id, text)
+        SELECT k.number, k.tenant_id, k.key_id, lower(concat_ws(chr(10), k.display_name, k.description))
+        FROM new_rows AS k;
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE FUNCTION latchgate_list_changed_key() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    DELETE FROM key_tags AS t USING jsonb_each_text(OLD.tags) AS tag
+    WHERE (t.name, t.value, t.number, t.tenant_id) = (tag.key, tag.value, OLD.number, OLD.tenant_id);
+    INSERT INTO key_tags (name, value, number, tenant_id)
+    SELECT tag.key, tag.value, NEW.number, NEW.tenant_id FROM jsonb_each_text(NEW.tags) AS tag;
+    DELETE FROM key_texts WHERE number = OLD.number;
+    INSERT INTO key_texts (number, tenant_id, key_id, text)
+    VALUES (NEW.number, NEW.tenant_id, NEW.key_id, lower(concat_ws(chr(10), NEW.display_name, NEW.description)));
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER latchgate_list_new AFTER INSERT ON keys REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION latchgate_list_keys();
+CREATE TRIGGER latchgate_list_gone AFTER DELETE ON keys REFERENCING OLD TABLE AS old_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION latchgate_list_keys();
+CREATE TRIGGER latchgate_list_none AFTER TRUNCATE ON keys FOR EACH STATEMENT EXECUTE FUNCTION latchgate_list_keys();
+CREATE TRIGGER latchgate_list_changed AFTER UPDATE ON keys FOR EACH ROW
+    WHEN ((OLD.number, OLD.tenant_id, OLD.key_id, OLD.tags, OLD.display_name, OLD.description)
+          IS DISTINCT FROM (NEW.number, NEW.tenant_id, NEW.key_id, NEW.tags, NEW.display_name, NEW.description))
+    EXECUTE FUNCTION latchgate_list_changed_key();
+ALTER TABLE keys ENABLE ALWAYS TRIGGER latchgate_list_new;
+ALTER TABLE keys ENABLE ALWAYS TRIGGER latchgate_list_gone;
+ALTER TABLE keys ENABLE ALWAYS TRIGGER latchgate_list_none;
+ALTER TABLE keys ENABLE ALWAYS TRIGGER latchgate_list_changed;
+
 -- The audit log -------------------------------------------------------------------------------------------------------
 
 CREATE TABLE audit_events (
@@ -329,6 +450,8 @@ CREATE TABLE audit_events (
     pepper_id text NOT NULL,
     hash bytea NOT NULL
 );
-CREATE INDEX audit_events_tenant ON audit_events (tenant_id, sequence DESC);
-CREATE INDEX audit_events_target ON audit_events (target_id, sequence DESC);
-CREATE INDEX audit_events_actor ON audit_events (actor, sequence DESC);
+-- For ListAuditEvents, which tells the newest first and asks for times.
+CREATE INDEX audit_events_time ON audit_events (time, sequence);
+CREATE INDEX audit_events_tenant ON audit_events (tenant_id, time, sequence);
+CREATE INDEX audit_events_target ON audit_events (target_id, time, sequence);
+CREATE INDEX audit_events_actor ON audit_events (actor, time, sequence);
