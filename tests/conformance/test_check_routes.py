@@ -11,6 +11,7 @@ from latchgate.envoy.v1 import ext_authz_pb2
 from latchgate.v1 import admin_service_pb2 as pb
 from latchgate.v1 import key_pb2
 from latchgate_server.core import bounds
+from latchgate_server.transport.check_request import Headers, request_info
 from tests.conformance.house import House
 from tests.conformance.sample_keys import claims, update
 from tests.support.check import Check, request
@@ -281,3 +282,13 @@ def test_a_unix_socket_or_no_source_at_all_is_no_address(check: Check, house: Ho
     assert check.ask(message).http == 403
     message.attributes.ClearField("source")
     assert check.ask(message).http == 403
+
+
+# What is recorded.
+
+
+def test_what_is_recorded_of_a_request_has_no_query_in_which_a_credential_may_be() -> None:
+    asked = request({"user-agent": "curl"}, path="/orders/17?api_key=secret&x=1").attributes
+    asked.request.http.method, asked.request.http.host = "GET", "api.example.com"
+    recorded = request_info(asked, Headers(asked.request.http))
+    assert tuple(recorded) == ("GET", "api.example.com", "/orders/17", "curl")

@@ -49,13 +49,19 @@ def latchgate(envoy_database: str, envoy_root_key: str) -> Iterator[ServerProces
 
 
 @pytest.fixture(scope="session")
-def other_latchgate(
-    envoy_database: str, envoy_root_key: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ServerProcess]:
+def other_latchgate(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """With a database of its own: two on one would each enforce half of a limit."""
     file = tmp_path_factory.mktemp("other") / "latchgate.toml"
     file.write_text(OTHER_FILE, encoding="utf-8")
-    with ServerProcess(envoy_database, {**OTHER_SETTINGS, "config": str(file)}) as process:
+    with ServerProcess(postgres.new_database(), {**OTHER_SETTINGS, "config": str(file)}) as process:
         yield process
+
+
+@pytest.fixture(scope="session")
+def other_house(other_latchgate: ServerProcess) -> Iterator[House]:
+    admin = Admin(other_latchgate.admin_address, make_root_key(other_latchgate.database_url))
+    yield House(admin)
+    admin.close()
 
 
 @pytest.fixture(scope="session")
@@ -93,6 +99,8 @@ def _listeners(config: Config) -> None:
         ("/of-another", {"tenant": "another"}),
         ("/berlin", {"resource": "sites/berlin/orders"}),
         ("/paris", {"resource": "sites/paris/orders"}),
+        ("/costs/0", {"cost": "0"}),
+        ("/costs/7", {"cost": "7"}),
         ("/misspelt", {"permission": "orders.admin"}),
     ):
         support.add_route(api, prefix, extensions, "grpc_upstream" if "Echo" in prefix else "upstream")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from latchgate.v1 import admin_service_pb2 as pb
 from latchgate.v1 import key_pb2
@@ -18,6 +20,8 @@ from tests.conformance.house import House
 from tests.conformance.sample_keys import claims
 from tests.support.envoy import Envoy, Reply, exchange, get
 from tests.support.upstream import ECHO_METHOD, Seen, Upstream
+
+Keys = Mapping[str, str]
 
 DENIED: Mapping[str, tuple[int, str]] = {
     "TENANT_DISABLED": (401, "COMPANY_API_DISABLED"),
@@ -186,6 +190,37 @@ def test_a_revocation_takes_effect_between_two_requests(envoy: Envoy, house: Hou
     assert_denied(get(envoy.port(), "/", ("x-api-key", made.key_string)), 401, "API_KEY_DISABLED")
 
 
+def test_limits_are_told_on_every_answer_and_a_limited_request_when_to_come_back(envoy: Envoy, house: House) -> None:
+    tenant_id = house.tenant(
+        limits=[key_pb2.Limit(name="all", quota=key_pb2.Quota(limit=3, period=key_pb2.Quota.PERIOD_DAY))]
+    )
+    rate = key_pb2.RateLimit(limit=2, period=Duration(seconds=600))
+    made = house.key(tenant_id, limits=[key_pb2.Limit(name="requests", rate_limit=rate)])
+    first, second, third = (get(envoy.port(), "/", ("x-api-key", made.key_string)) for _ in range(3))
+    assert (first.status, second.status) == (200, 200)
+    policy = '"requests";q=2;w=600, "tenant/all";q=3;w=86400'
+    for remaining, reply in zip((1, 0, 0), (first, second, third), strict=True):
+        assert reply.header("ratelimit-policy") == policy
+        assert re.match(rf'"requests";r={remaining};t=\d+, "tenant/all";r=\d;t=\d+$', reply.header("ratelimit"))
+    assert_denied(third, 429, "RATE_LIMITED")
+    assert 0 < int(third.header("retry-after")) <= 300
+    with pytest.raises(grpc.RpcError) as caught:
+        called(envoy, ECHO_METHOD, ("x-api-key", made.key_string))
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    spent = house.key(tenant_id)
+    assert get(envoy.port(), "/", ("x-api-key", spent.key_string)).status == 200
+    assert_denied(get(envoy.port(), "/", ("x-api-key", spent.key_string)), 429, "QUOTA_EXCEEDED")
+
+
+def test_a_route_may_cost_more_or_nothing(envoy: Envoy, house: House) -> None:
+    rate = key_pb2.RateLimit(limit=10, period=Duration(seconds=600))
+    made = house.key(limits=[key_pb2.Limit(name="requests", rate_limit=rate)])
+    credential = ("x-api-key", made.key_string)
+    for path, remaining in (("/costs/7", 3), ("/costs/0", 3), ("/", 2)):
+        assert get(envoy.port(), path, credential).header("ratelimit").startswith(f'"requests";r={remaining};')
+    assert_denied(get(envoy.port(), "/costs/7", credential), 429, "RATE_LIMITED")
+
+
 # Odd requests.
 
 
@@ -222,7 +257,7 @@ def test_control_characters_do_not_get_in(envoy: Envoy, key: str, value: bytes) 
 def test_an_odd_path_is_no_error_of_ours(envoy: Envoy, key: str, path: bytes) -> None:
     for credential, expected in ((key.encode(), {200, 400}), (b"x", {401, 400})):
         message = b"GET " + path + b" HTTP/1.1\r\nhost: a\r\nx-api-key: " + credential + b"\r\n\r\n"
-        for listener in ("api", "raw", "bare", "other"):
+        for listener in ("api", "raw", "bare"):
             assert exchange(envoy.port(listener), message).status in expected
 
 
@@ -288,7 +323,8 @@ def test_a_grpc_client_is_told_a_status_that_it_understands(
 # Other sources, addresses and words, as an operator configured them.
 
 
-def test_other_sources_give_the_credential_and_are_taken_from_the_request(envoy: Envoy, key: str) -> None:
+def test_other_sources_give_the_credential_and_are_taken_from_the_request(envoy: Envoy, other_house: House) -> None:
+    key = other_house.key().key_string
     key_id, _, secret = key.partition(".")
     password = base64.b64encode(f"{key_id}:{secret}".encode()).decode()
     for path, headers in (
@@ -308,9 +344,9 @@ def test_other_sources_give_the_credential_and_are_taken_from_the_request(envoy:
         assert password.encode() not in reply.body
 
 
-def test_uniform_denials_tell_nothing_but_invalid(envoy: Envoy, house: House, key: str) -> None:
-    made = house.key()
-    house.root.DisableKey(pb.DisableKeyRequest(key_id=made.key.key_id))
+def test_uniform_denials_tell_nothing_but_invalid(envoy: Envoy, other_house: House) -> None:
+    key, made = other_house.key().key_string, other_house.key()
+    other_house.root.DisableKey(pb.DisableKeyRequest(key_id=made.key.key_id))
     bodies = set()
     for credential in ("x", key.partition(".")[0], key[:-1] + "_", made.key_string):
         reply = get(envoy.port("other"), "/", ("x-api-key", credential))
@@ -320,8 +356,8 @@ def test_uniform_denials_tell_nothing_but_invalid(envoy: Envoy, house: House, ke
     assert get(envoy.port("other"), "/").status == 400
 
 
-def test_an_operators_own_words_are_told(envoy: Envoy, house: House) -> None:
-    made = house.key(ip_allowlist=key_pb2.IpAllowlist(enabled=True, ranges=["192.0.2.0/24"]))
+def test_an_operators_own_words_are_told(envoy: Envoy, other_house: House) -> None:
+    made = other_house.key(ip_allowlist=key_pb2.IpAllowlist(enabled=True, ranges=["192.0.2.0/24"]))
     reply = get(envoy.port("other"), "/", ("x-api-key", made.key_string))
     assert (reply.status, reply.json) == (409, {"error": "elsewhere", "détail": "Not from here."})
 
@@ -333,34 +369,38 @@ LIES = [(name, "127.0.0.9") for name in ("x-client-ip", "X-Forwarded-For", "x-en
 
 
 @pytest.fixture(scope="module")
-def local_key(house: House) -> str:
-    """A key for 127.0.0.9 alone."""
+def local_keys(house: House, other_house: House) -> Keys:
+    """Keys for 127.0.0.9 alone, by the listener's first word."""
     allowlist = key_pb2.IpAllowlist(enabled=True, ranges=["127.0.0.9"])
-    return str(house.key(ip_allowlist=allowlist).key_string)
+    own, others = (str(one.key(ip_allowlist=allowlist).key_string) for one in (house, other_house))
+    return {"api": own, "raw": own, "bare": own, "proxied": own, "other": others}
 
 
 @pytest.mark.parametrize("listener", ["api", "raw", "bare", "proxied", "other"])
-def test_the_client_is_who_is_connected_whatever_it_says(envoy: Envoy, local_key: str, listener: str) -> None:
+def test_the_client_is_who_is_connected_whatever_it_says(envoy: Envoy, local_keys: Keys, listener: str) -> None:
+    local_key = local_keys[listener]
     status = 409 if listener == "other" else 403
     assert get(envoy.port(listener), "/", ("x-api-key", local_key), source="127.0.0.9").status == 200
     assert get(envoy.port(listener), "/", ("x-api-key", local_key), *LIES, *LIES).status == status
     assert get(envoy.port(listener), "/", ("x-api-key", local_key), *LIES, source="127.0.0.9").status == 200
 
 
-def test_the_client_is_who_the_proxy_protocol_says(envoy: Envoy, local_key: str) -> None:
-    port, credential = envoy.port("proxied"), ("x-api-key", local_key)
+def test_the_client_is_who_the_proxy_protocol_says(envoy: Envoy, local_keys: Keys) -> None:
+    port, credential = envoy.port("proxied"), ("x-api-key", local_keys["proxied"])
     assert get(port, "/", credential, before=PROXY_1 % b"127.0.0.9").status == 200
     assert get(port, "/", credential, before=PROXY_1 % b"192.0.2.9", source="127.0.0.9").status == 403
 
 
-def test_behind_a_proxy_the_trusted_header_has_the_client_that_envoy_vouches_for(envoy: Envoy, local_key: str) -> None:
-    port, credential = envoy.port("other_hops"), ("x-api-key", local_key)
+def test_behind_a_proxy_the_trusted_header_has_the_client_that_envoy_vouches_for(
+    envoy: Envoy, local_keys: Keys
+) -> None:
+    port, credential = envoy.port("other_hops"), ("x-api-key", local_keys["other"])
     assert get(port, "/", credential, ("x-forwarded-for", "198.51.100.1, 127.0.0.9")).status == 200
     assert get(port, "/", credential, ("x-forwarded-for", "127.0.0.9, 198.51.100.1")).status == 409
     assert get(port, "/", credential, ("x-forwarded-for", "127.0.0.9, 198.51.100.1"), *LIES[:1]).status == 409
 
 
-def test_a_reply_never_holds_the_secret(envoy: Envoy, local_key: str) -> None:
-    reply = get(envoy.port(), "/", ("x-api-key", local_key))
+def test_a_reply_never_holds_the_secret(envoy: Envoy, local_keys: Keys) -> None:
+    reply = get(envoy.port(), "/", ("x-api-key", local_keys["api"]))
     assert reply.status == 403
-    assert local_key.partition(".")[2] not in repr(reply)
+    assert local_keys["api"].partition(".")[2] not in repr(reply)

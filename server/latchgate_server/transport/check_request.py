@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 from latchgate.envoy.v1 import ext_authz_pb2
 from latchgate_server.core import bounds
@@ -21,13 +20,6 @@ _EXTENSIONS = frozenset({"permissions", "capability", "tenant", "resource", "cos
 
 class RouteMisconfigured(Exception):
     """What the route requires cannot be understood, or its answer not be given; the message is for operators."""
-
-
-class RouteNeeds(NamedTuple):
-    """What a route requires of every request. cost: what each takes from the limits."""
-
-    question: Question
-    cost: int
 
 
 class Headers:
@@ -72,23 +64,23 @@ def client_address(attributes: ext_authz_pb2.AttributeContext, headers: Headers,
 
 
 def request_info(attributes: ext_authz_pb2.AttributeContext, headers: Headers) -> RequestInfo:
-    """What is recorded of the request."""
+    """What is recorded of the request: without the query, which may hold a credential, ours or another's."""
     http = attributes.request.http
-    told = (http.method, http.host, http.path, "".join(headers.values("user-agent")[:1]))
+    path = http.path.partition("?")[0]
+    told = (http.method, http.host, path, "".join(headers.values("user-agent")[:1]))
     return RequestInfo(*(text[: bounds.REQUEST_INFO_LENGTH] for text in told))
 
 
-def route_needs(attributes: ext_authz_pb2.AttributeContext) -> RouteNeeds:
+def route_question(attributes: ext_authz_pb2.AttributeContext, client_ip: str) -> Question:
     """What the route requires, by its `context_extensions`. Raises RouteMisconfigured."""
     extensions = attributes.context_extensions
-    return _needs(tuple(sorted(extensions.items()))) if extensions else _NOTHING
-
-
-_NOTHING = RouteNeeds(Question(), 1)
+    if not extensions:
+        return Question(client_ip)
+    return _required(tuple(sorted(extensions.items())))._replace(client_ip=client_ip)
 
 
 @lru_cache(maxsize=1_024)
-def _needs(extensions: tuple[tuple[str, str], ...]) -> RouteNeeds:
+def _required(extensions: tuple[tuple[str, str], ...]) -> Question:
     given = dict(extensions)
     for name, value in given.items():
         if name not in _EXTENSIONS:
@@ -104,7 +96,7 @@ def _needs(extensions: tuple[tuple[str, str], ...]) -> RouteNeeds:
         raise RouteMisconfigured(f"context_extensions: {error}") from None
 
 
-def _parsed(given: Mapping[str, str]) -> RouteNeeds:
+def _parsed(given: Mapping[str, str]) -> Question:
     fields = Fields()
     tenant, capability, resource = given.get("tenant", ""), given.get("capability", ""), given.get("resource", "")
     if tenant:
@@ -118,14 +110,13 @@ def _parsed(given: Mapping[str, str]) -> RouteNeeds:
         fields.wrong("cost", f"a whole number up to {bounds.COST}")
     fields.check()
     permissions = given.get("permissions")
-    question = Question(
+    return Question(
         tenant_id=tenant,
         requirement=parse_requirement(permissions) if permissions else None,
         capability=capability,
         resource=resource,
         cost=int(cost),
     )
-    return RouteNeeds(question, int(cost))
 
 
 def _quoted(text: str) -> str:

@@ -23,6 +23,7 @@ from latchgate_server.core.record import Record
 from latchgate_server.core.verification import Verification
 from latchgate_server.transport.convert_verify import identity_to
 from latchgate_server.transport.identity_headers import NAMES, identity_headers
+from latchgate_server.transport.limit_headers import limit_headers
 
 _Response = ext_authz_pb2.CheckResponse
 _Option = ext_authz_pb2.HeaderValueOption
@@ -37,7 +38,6 @@ _GRPC_CODES: Mapping[int, grpc.StatusCode] = {
     429: _CODE.RESOURCE_EXHAUSTED,
     503: _CODE.UNAVAILABLE,
 }
-_STATUSES_WITH_RETRY = (429, 503)
 _UNAUTHORIZED = 401
 
 
@@ -62,8 +62,11 @@ class CheckResponses:
         identity = self._allowed.get(record)
         if identity is None:
             identity = self._allowed[record] = _identity_part(record)
-        removed = (*found.headers, *(name for name in foreign if name not in NAMES))
-        ok = ext_authz_pb2.OkHttpResponse(headers_to_remove=removed, query_parameters_to_remove=found.parameters)
+        ok = ext_authz_pb2.OkHttpResponse(
+            headers_to_remove=(*found.headers, *(name for name in foreign if name not in NAMES)),
+            query_parameters_to_remove=found.parameters,
+            response_headers_to_add=_options(limit_headers(verification.charge.statuses)),
+        )
         # Fields of a message that is there twice are merged (Protocol Buffers, "Encoding": "Last One Wins").
         return identity + _Response(ok_response=ok).SerializeToString()
 
@@ -71,7 +74,9 @@ class CheckResponses:
         """A check failed."""
         reason = verification.denial_reason
         assert reason is not None, "a denial has a reason"
-        response = self._refusal(self._denials.of(reason), is_grpc=is_grpc)
+        charge = verification.charge
+        response = self._refusal(self._denials.of(reason), is_grpc=is_grpc, retry_after=charge.retry_after)
+        response.denied_response.headers.extend(_options(limit_headers(charge.statuses)))
         _tell_filters(response.dynamic_metadata, verification.record, reason)
         return response.SerializeToString()
 
@@ -91,11 +96,13 @@ class CheckResponses:
         status = ext_authz_pb2.RpcStatus(code=_CODE.UNAVAILABLE.value[0])
         return _Response(status=status, error_response=denied).SerializeToString()
 
-    def _refusal(self, denial: HttpDenial, *, is_grpc: bool) -> ext_authz_pb2.CheckResponse:
+    def _refusal(
+        self, denial: HttpDenial, *, is_grpc: bool, retry_after: float | None = None
+    ) -> ext_authz_pb2.CheckResponse:
         code = _GRPC_CODES.get(denial.status, _CODE.PERMISSION_DENIED)
         return _Response(
             status=ext_authz_pb2.RpcStatus(code=code.value[0]),
-            denied_response=self._denied(denial, is_grpc=is_grpc),
+            denied_response=self._denied(denial, is_grpc=is_grpc, retry_after=retry_after),
         )
 
     def _denied(
@@ -112,7 +119,7 @@ class CheckResponses:
             body = self._denials.body(denial)
         if denial.status == _UNAUTHORIZED and self._challenge:
             headers["www-authenticate"] = self._challenge
-        if retry_after is not None and denial.status in _STATUSES_WITH_RETRY:
+        if retry_after is not None:
             headers["retry-after"] = str(max(1, math.ceil(retry_after)))
         return ext_authz_pb2.DeniedHttpResponse(
             status=ext_authz_pb2.HttpStatus(code=denial.status), headers=_options(headers), body=body

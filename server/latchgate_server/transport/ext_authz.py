@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import structlog
@@ -27,7 +27,7 @@ from latchgate_server.transport.check_request import (
     RouteMisconfigured,
     client_address,
     request_info,
-    route_needs,
+    route_question,
 )
 from latchgate_server.transport.check_response import CheckResponses
 from latchgate_server.transport.errors import Context
@@ -37,6 +37,7 @@ SERVICE = "envoy.service.auth.v3.Authorization"
 """The name under which Envoy knows the service."""
 
 _METHOD = "Check"
+PATH = f"/{SERVICE}/{_METHOD}"
 _PATIENCE_SECONDS = 10.0
 # What is kept of the time that Envoy allows, for the answer's way back.
 _MARGIN_SECONDS = 0.02
@@ -59,6 +60,15 @@ class EnvoyOptions:
     client_ip_header: str
 
 
+class _Asked(NamedTuple):
+    """What a request is about. question: None where the route is misconfigured."""
+
+    question: Question | None
+    found: Found
+    headers: Headers
+    is_grpc: bool
+
+
 class AuthorizationServicer:
     """Translates, and nothing else."""
 
@@ -72,18 +82,23 @@ class AuthorizationServicer:
 
     def refusals(self) -> dict[str, bytes]:
         """The answer to a call that is not looked at, as there are too many: by the method's path."""
-        return {f"/{SERVICE}/{_METHOD}": self._responses.unavailable(_RETRY_SECONDS, is_grpc=False)}
+        return {PATH: self._responses.unavailable(_RETRY_SECONDS, is_grpc=False)}
+
+    def check_at_once(self, payload: bytes) -> bytes | None:
+        """Check of a serialised request, where memory alone can tell; else, and where something fails, None."""
+        try:
+            return self._answer_from_memory(self._asked(_read(payload)))
+        except Exception:  # noqa: BLE001 - Check meets the same, and knows what to tell
+            return None
 
     async def Check(self, request: ext_authz_pb2.CheckRequest, context: Context) -> bytes:  # noqa: N802 - Envoy's name
         """Decide one request."""
-        headers = Headers(request.attributes.request.http)
         is_grpc = False
         try:
-            is_grpc = headers.is_grpc()
-            return await self._check(request.attributes, headers, context, is_grpc=is_grpc)
-        except RouteMisconfigured as error:
-            self._report_misconfigured(error)
-            return self._responses.misconfigured(is_grpc=is_grpc)
+            asked = self._asked(request)
+            is_grpc = asked.is_grpc
+            answer = self._answer_from_memory(asked)
+            return self._answer(await self._verify(asked, context), asked) if answer is None else answer
         except TimeoutError:
             observability.UNDECIDED.labels(grpc.StatusCode.DEADLINE_EXCEEDED.name).inc()
             return self._responses.unavailable(_RETRY_SECONDS, is_grpc=is_grpc)
@@ -93,35 +108,46 @@ class AuthorizationServicer:
             retry_after = error.retry_after if isinstance(error, CannotDecide) else _RETRY_SECONDS
             return self._responses.unavailable(retry_after, is_grpc=is_grpc)
 
-    async def _check(
-        self, attributes: ext_authz_pb2.AttributeContext, headers: Headers, context: Context, *, is_grpc: bool
-    ) -> bytes:
-        needs = route_needs(attributes)
+    def _asked(self, request: ext_authz_pb2.CheckRequest) -> _Asked:
+        attributes = request.attributes
+        headers = Headers(attributes.request.http)
         found = self._sources.find(headers.values, attributes.request.http.path)
-        if found.is_ambiguous:
-            observability.count_decision(DenialReason.INVALID_API_KEY)
-            return self._responses.ambiguous(is_grpc=is_grpc)
-        question = needs.question._replace(
-            client_ip=client_address(attributes, headers, self._client_ip_header)[: bounds.CLIENT_ADDRESS_LENGTH + 1],
-            request=request_info(attributes, headers),
-        )
-        verification = self._verifier.verify_from_memory(found.credential, question)
-        if verification is None:
-            verification = await self._verify(found.credential, question, context)
-        return self._answer(verification, found, headers, is_grpc=is_grpc)
+        # One character beyond the bound is enough to be no address.
+        client_ip = client_address(attributes, headers, self._client_ip_header)[: bounds.CLIENT_ADDRESS_LENGTH + 1]
+        try:
+            question = route_question(attributes, client_ip)._replace(request=request_info(attributes, headers))
+        except RouteMisconfigured as error:
+            self._report_misconfigured(error)
+            question = None
+        return _Asked(question, found, headers, headers.is_grpc())
 
-    async def _verify(self, credential: str, question: Question, context: Context) -> Verification:
+    def _answer_from_memory(self, asked: _Asked) -> bytes | None:
+        """The answer, or None where something else has to be asked."""
+        if asked.question is None:
+            return self._responses.misconfigured(is_grpc=asked.is_grpc)
+        if asked.found.is_ambiguous:
+            observability.count_decision(DenialReason.INVALID_API_KEY)
+            return self._responses.ambiguous(is_grpc=asked.is_grpc)
+        verification = self._verifier.verify_from_memory(asked.found.credential, asked.question)
+        return None if verification is None else self._answer(verification, asked)
+
+    async def _verify(self, asked: _Asked, context: Context) -> Verification:
         """Raises TimeoutError where the answer would come too late for Envoy."""
+        assert asked.question is not None, "else memory would have told"
         remaining: float | None = context.time_remaining()  # None where there is no deadline, whatever the stubs say
         patience = min(_PATIENCE_SECONDS if remaining is None else remaining, _PATIENCE_SECONDS)
         async with asyncio.timeout(patience - max(_MARGIN_SECONDS, patience * _MARGIN_SHARE)):
-            return await self._verifier.verify(credential, question)
+            return await self._verifier.verify(asked.found.credential, asked.question)
 
-    def _answer(self, verification: Verification, found: Found, headers: Headers, *, is_grpc: bool) -> bytes:
+    def _answer(self, verification: Verification, asked: _Asked) -> bytes:
         if verification.denial_reason is None:
-            answer = self._responses.allowed(verification, found, headers.identity_headers())
+            try:
+                answer = self._responses.allowed(verification, asked.found, asked.headers.identity_headers())
+            except RouteMisconfigured as error:
+                self._report_misconfigured(error)
+                return self._responses.misconfigured(is_grpc=asked.is_grpc)
         else:
-            answer = self._responses.denied(verification, is_grpc=is_grpc)
+            answer = self._responses.denied(verification, is_grpc=asked.is_grpc)
         observability.count_decision(verification.denial_reason)
         return answer
 

@@ -19,6 +19,7 @@ from latchgate.v1 import admin_service_pb2, admin_service_pb2_grpc, verify_servi
 from latchgate_server.core.ports import Clock
 from latchgate_server.transport.admin_service import AdminServicer
 from latchgate_server.transport.envoy_reflection import described_services
+from latchgate_server.transport.ext_authz import PATH as AUTHORIZATION_PATH
 from latchgate_server.transport.ext_authz import SERVICE as AUTHORIZATION_SERVICE
 from latchgate_server.transport.ext_authz import AuthorizationServicer
 from latchgate_server.transport.health_service import Health
@@ -173,7 +174,8 @@ def verify_server(
         generic = grpc.method_handlers_generic_handler(service, handlers)
         server.registrar.add_generic_rpc_handlers((generic,))
         server.registrar.add_registered_method_handlers(service, handlers)
-    server.answer_at_once({f"/{VERIFY_SERVICE}/Verify": servicer.verify_at_once}, authorization.refusals())
+    at_once = {f"/{VERIFY_SERVICE}/Verify": servicer.verify_at_once, AUTHORIZATION_PATH: authorization.check_at_once}
+    server.answer_at_once(at_once, authorization.refusals())
     return server
 
 
