@@ -75,7 +75,9 @@ class Hot:
         clock = SystemClock()
         self.hasher = SecretHasher(Peppers([bytes(32)]), bytes(32), SystemEntropy())
         self.cache = RecordCache(count)
-        self.limits = LimitCharger(LocalRates(clock), None, Quotas(cast("Any", None), clock), lambda: 1)
+        self.limits = LimitCharger(
+            LocalRates(clock), None, Quotas(cast("Any", None), clock), clock, processes=lambda: 1
+        )
         feed = Feed(cast("Any", None), self.cache, clock, "bench", 1e9)
         feed._valid_until = float("inf")  # noqa: SLF001 - there is no database to beat to
         nobody = cast("Any", None)

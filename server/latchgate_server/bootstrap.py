@@ -341,7 +341,9 @@ def _data_plane(
     feed = Feed(links, cache, clock, SystemEntropy().bytes(16).hex(), settings.lease)
     outage = Outage(feed, clock, settings.on_database_loss == "serve_cached", settings.max_staleness)
     quotas = Quotas(database.quotas, clock)
-    limits = LimitCharger(LocalRates(clock), _shared_rates(settings, stack), quotas, lambda: feed.replicas)
+    limits = LimitCharger(
+        LocalRates(clock), _shared_rates(settings, stack), quotas, clock, processes=lambda: feed.replicas
+    )
     verifier = Verifier(
         cache=cache,
         loader=loader,

@@ -388,7 +388,7 @@ class Replica:
             hasher=deployment.hasher,
             renewal=NoRenewal(),
             limits=LimitCharger(
-                LocalRates(clock), None, Quotas(PostgresQuotaLedger(deployment.pool), clock), lambda: 1
+                LocalRates(clock), None, Quotas(PostgresQuotaLedger(deployment.pool), clock), clock, processes=lambda: 1
             ),
             usage=NoUsage(),
             clock=clock,

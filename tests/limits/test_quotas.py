@@ -19,7 +19,7 @@ from latchgate_server.core.model import DenialReason, Quota, QuotaPeriod
 from latchgate_server.storage.pool import create_pool
 from latchgate_server.storage.quota_ledger import PostgresQuotaLedger
 from latchgate_server.verify.limits import LimitCharger
-from latchgate_server.verify.quotas import Quotas
+from latchgate_server.verify.quotas import Borrowed, Quotas
 from latchgate_server.verify.rates import LocalRates
 from tests.support.postgres import Postgres
 
@@ -47,8 +47,17 @@ class Process:
     """What one process holds of quotas."""
 
     def __init__(self, ledger: PostgresQuotaLedger, clock: StillClock) -> None:
+        self._clock = clock
         self.quotas = Quotas(ledger, clock)
-        self._charger = LimitCharger(LocalRates(clock), None, self.quotas, lambda: 1)
+        self._charger = LimitCharger(LocalRates(clock), None, self.quotas, clock, processes=lambda: 1)
+
+    def take(self, quota: HeldQuota, cost: int) -> Sequence[Borrowed]:
+        """Take from what is held, as a decision does that asks further limits after it."""
+        now = self._clock.time
+        held = self.quotas.known([quota], cost, now)
+        assert held is not None, "it was used a moment ago"
+        self.quotas.take(held, cost, now)
+        return held
 
     async def call(self, quota: HeldQuota, cost: int = 1) -> bool:
         """Whether a call of that cost is let through."""
@@ -57,7 +66,7 @@ class Process:
         return charge.denial_reason is None
 
 
-def held(
+def quota_of(
     limit: int, name: str = "", reset: Reset | None = None, period: QuotaPeriod = QuotaPeriod.LIFETIME
 ) -> HeldQuota:
     quota = Quota(name or f"quota-{next(_names)}", limit, period)
@@ -113,7 +122,7 @@ async def test_the_sum_that_is_granted_never_exceeds_the_quota_and_what_is_lost_
 ) -> None:
     clock = StillClock()
     processes = [Process(ledger, clock) for _ in range(3)]
-    quota, used, crashed = held(limit), 0, False
+    quota, used, crashed = quota_of(limit), 0, False
     for step, which, number in steps:
         match step:
             case "call":
@@ -131,7 +140,7 @@ async def test_the_sum_that_is_granted_never_exceeds_the_quota_and_what_is_lost_
             case "crash":
                 processes[which], crashed = Process(ledger, clock), True
             case _:
-                quota = held(number, quota.held.limit.name)
+                quota = quota_of(number, quota.held.limit.name)
     for process in processes:
         await process.quotas.close()
     spent = await granted(pool, quota)
@@ -142,7 +151,7 @@ async def test_the_sum_that_is_granted_never_exceeds_the_quota_and_what_is_lost_
 async def test_several_processes_use_a_quota_up_to_the_last_unit(
     pool: asyncpg.Pool, ledger: PostgresQuotaLedger, clock: StillClock
 ) -> None:
-    processes, quota, random_ = [Process(ledger, clock) for _ in range(3)], held(500), random.Random(7)
+    processes, quota, random_ = [Process(ledger, clock) for _ in range(3)], quota_of(500), random.Random(7)
     allowed = 0
     for _ in range(800):
         allowed += await random_.choice(processes).call(quota)
@@ -156,7 +165,7 @@ async def test_several_processes_use_a_quota_up_to_the_last_unit(
 async def test_a_portion_is_spent_without_the_database(
     pool: asyncpg.Pool, ledger: PostgresQuotaLedger, clock: StillClock
 ) -> None:
-    process, quota = Process(ledger, clock), held(1_000_000)
+    process, quota = Process(ledger, clock), quota_of(1_000_000)
     asked = _Counting(ledger)
     process.quotas._ledger = asked
     for _ in range(20_000):
@@ -168,7 +177,7 @@ async def test_a_portion_is_spent_without_the_database(
 async def test_a_quota_that_is_used_up_is_asked_about_twice_a_second_at_most(
     ledger: PostgresQuotaLedger, clock: StillClock
 ) -> None:
-    process, quota = Process(ledger, clock), held(0)
+    process, quota = Process(ledger, clock), quota_of(0)
     asked = _Counting(ledger)
     process.quotas._ledger = asked
     for _ in range(1_000):
@@ -178,24 +187,24 @@ async def test_a_quota_that_is_used_up_is_asked_about_twice_a_second_at_most(
 
 
 async def test_what_a_denied_decision_took_is_put_back(ledger: PostgresQuotaLedger, clock: StillClock) -> None:
-    process, quota = Process(ledger, clock), held(10)
+    process, quota = Process(ledger, clock), quota_of(10)
     assert await process.call(quota, 4)
-    taken_from = process.quotas.take([quota], 6)
+    held = process.take(quota, 6)
     assert not await process.call(quota, 6)
-    process.quotas.put_back(taken_from, 6)
+    process.quotas.put_back(held, 6)
     assert await process.call(quota, 6)
 
 
 async def test_nothing_is_put_back_into_another_portion_than_it_was_taken_from(
     pool: asyncpg.Pool, ledger: PostgresQuotaLedger, clock: StillClock
 ) -> None:
-    process, quota = Process(ledger, clock), held(10)
+    process, quota = Process(ledger, clock), quota_of(10)
     assert await process.call(quota, 1)
     await process.call(quota, 0)
-    taken_from = process.quotas.take([quota], 1)
+    held = process.take(quota, 1)
     await process.quotas._give_back(clock.monotonic())
     assert await process.call(quota, 1)
-    process.quotas.put_back(taken_from, 1)
+    process.quotas.put_back(held, 1)
     await process.quotas.close()
     assert await granted(pool, quota) == 3
 
@@ -203,7 +212,7 @@ async def test_nothing_is_put_back_into_another_portion_than_it_was_taken_from(
 async def test_a_ledger_that_fails_lends_nothing_and_denies_nothing(
     ledger: PostgresQuotaLedger, clock: StillClock
 ) -> None:
-    process, quota = Process(ledger, clock), held(10)
+    process, quota = Process(ledger, clock), quota_of(10)
     process.quotas._ledger = _Broken()
     for _ in range(2):
         with pytest.raises(StoreUnavailable):
@@ -215,16 +224,16 @@ async def test_a_ledger_that_fails_lends_nothing_and_denies_nothing(
 async def test_a_period_that_ends_takes_its_portions_with_it(
     pool: asyncpg.Pool, ledger: PostgresQuotaLedger, clock: StillClock
 ) -> None:
-    process, quota = Process(ledger, clock), held(10, period=QuotaPeriod.DAY)
+    process, quota = Process(ledger, clock), quota_of(10, period=QuotaPeriod.DAY)
     assert await process.call(quota)
     clock.time += 86_400.0
-    assert process.quotas.missing([quota], 1) == [quota]
+    assert process.quotas.known([quota], 1, clock.time) is None
 
 
 async def test_what_was_lent_in_a_lost_history_is_not_taken_back(
     pool: asyncpg.Pool, ledger: PostgresQuotaLedger
 ) -> None:
-    quota = held(10)
+    quota = quota_of(10)
     [portion] = await ledger.lend([PortionWanted(quota, 4, 4, 4)])
     elsewhere = Unspent(quota.held.bucket, portion.units, portion.period_start, "another timeline")
     await ledger.take_back([elsewhere])
@@ -234,8 +243,8 @@ async def test_what_was_lent_in_a_lost_history_is_not_taken_back(
 
 
 async def test_what_a_reset_left_counts_within_its_period_alone(ledger: PostgresQuotaLedger) -> None:
-    lately = held(10, reset=Reset(5, 8, 4e9), period=QuotaPeriod.DAY)
-    long_ago = held(10, reset=Reset(5, 8, 1e9), period=QuotaPeriod.DAY)
+    lately = quota_of(10, reset=Reset(5, 8, 4e9), period=QuotaPeriod.DAY)
+    long_ago = quota_of(10, reset=Reset(5, 8, 1e9), period=QuotaPeriod.DAY)
     portions = await ledger.lend([PortionWanted(quota, 10, 10, 10) for quota in (lately, long_ago)])
     assert [portion.units for portion in portions] == [0, 10]
     assert portions[0].left == 2

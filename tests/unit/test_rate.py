@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from latchgate_server.core.rate import Rate, admits, remaining, retry_after
 
-RATES = st.builds(Rate, interval=st.floats(1e-6, 86_400.0, allow_nan=False), burst=st.integers(1, 10_000))
+RATES = st.builds(Rate.of, interval=st.floats(1e-6, 86_400.0, allow_nan=False), burst=st.integers(1, 10_000))
 TIMES = st.lists(st.tuples(st.floats(0.0, 100.0), st.integers(1, 20)), max_size=60)
 
 
 def test_a_full_bucket_admits_its_burst_and_not_one_more() -> None:
-    rate = Rate(interval=0.1, burst=7)
+    rate = Rate.of(interval=0.1, burst=7)
     assert admits(0.0, rate, 7)
     assert not admits(0.0, rate, 8)
     assert not admits(7 * 0.1, rate, 1)
@@ -58,7 +58,7 @@ def test_what_remains_is_admitted_and_one_more_is_not(rate: Rate, backlog: float
 
 
 def test_the_shares_of_several_processes_make_up_the_rate() -> None:
-    rate, processes = Rate(interval=1.0, burst=12), 3
+    rate, processes = Rate.of(interval=1.0, burst=12), 3
     taken = 0
     for _ in range(processes):
         backlog = 0.0
@@ -69,7 +69,7 @@ def test_the_shares_of_several_processes_make_up_the_rate() -> None:
 
 
 def test_a_full_share_lends_what_costs_more_than_it_holds_and_is_paid_back_first() -> None:
-    rate = Rate(interval=1.0, burst=10)
+    rate = Rate.of(interval=1.0, burst=10)
     assert admits(0.0, rate, 10, 5), "a call that the whole limit admits is not refused for ever"
     assert not admits(50.0, rate, 1, 5)
     assert retry_after(50.0, rate, 1, 5) == 45.0

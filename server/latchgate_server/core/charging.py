@@ -127,7 +127,7 @@ def limits_of_tenant(tenant: Tenant, plan: Plan | None) -> Mapping[str, Limit]:
 
 def rate_of(limit: RateLimit) -> Rate:
     """How the bucket of a rate limit drains."""
-    return Rate(limit.period / limit.limit, limit.burst or limit.limit)
+    return Rate.of(limit.period / limit.limit, limit.burst or limit.limit)
 
 
 def hold_limits(key: Key, tenant: Tenant, plan: Plan | None, resets: Mapping[tuple[Holder, str], Reset]) -> Limits:

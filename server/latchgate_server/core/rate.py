@@ -16,16 +16,18 @@ _ROUNDING = 1.0 + 1e-9
 class Rate(NamedTuple):
     """How a bucket drains.
 
-    interval: seconds for one unit. burst: the most units that it can hold.
+    interval: seconds for one unit. burst: the most units that it can hold. capacity: the backlog of a bucket that is
+    used up, in seconds.
     """
 
     interval: float
     burst: int
+    capacity: float
 
-    @property
-    def capacity(self) -> float:
-        """The backlog of a bucket that is used up, in seconds."""
-        return self.burst * self.interval
+    @classmethod
+    def of(cls, interval: float, burst: int) -> Rate:
+        """The rate with that interval and burst."""
+        return cls(interval, burst, burst * interval)
 
 
 def admits(backlog: float, rate: Rate, cost: int, share: int = 1) -> bool:

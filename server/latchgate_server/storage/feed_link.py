@@ -59,7 +59,7 @@ class PostgresFeedLink:
     async def read_changes(self, after: int) -> ChangesRead:
         with told_plainly():
             rows = await self._connection.fetch(SQL["read_changes"], after, CHANGES_AT_ONCE + 1)
-        revision, pruned, replicas = rows[0]["revision"], rows[0]["pruned_revision"], rows[0]["replicas"]
+        revision, pruned, replicas = rows[0]["revision"], rows[0]["pruned_revision"], max(1, rows[0]["replicas"])
         if after < pruned or after > revision or len(rows) > CHANGES_AT_ONCE:
             return ChangesRead(revision, None, replicas)
         changes = [Change(row["entity"], row["id"]) for row in rows if row["entity"] is not None]

@@ -22,7 +22,6 @@ from latchgate_server.core.verification import Verification
 from latchgate_server.transport.convert_admin import time_to
 from latchgate_server.transport.convert_limits import charge_part
 from latchgate_server.transport.fields import Fields, set_claims
-from latchgate_server.transport.wire_format import varint
 
 _Response = verify_service_pb2.VerifyResponse
 
@@ -125,6 +124,16 @@ def batch_to(responses: Sequence[bytes], errors: Mapping[int, verify_service_pb2
     parts = [b"".join((_RESPONSES_TAG, varint(len(response)), response)) for response in responses]
     parts.append(verify_service_pb2.BatchVerifyResponse(errors=errors).SerializeToString())
     return b"".join(parts)
+
+
+def varint(number: int) -> bytes:
+    """The number in base 128, least significant part first (Protocol Buffers, "Encoding": "Base 128 Varints")."""
+    parts = bytearray()
+    while number > 0x7F:
+        parts.append(number & 0x7F | 0x80)
+        number >>= 7
+    parts.append(number)
+    return bytes(parts)
 
 
 @lru_cache(maxsize=64)

@@ -13,7 +13,7 @@ from latchgate_server.core.limit_stores import Charged, RateStore
 from latchgate_server.core.model import DenialReason
 from latchgate_server.core.ports import Clock
 from latchgate_server.core.rate import remaining
-from latchgate_server.verify.quotas import Left, Quotas
+from latchgate_server.verify.quotas import Borrowed, Quotas
 from latchgate_server.verify.rates import LocalRates, refused
 
 _ATTEMPTS = 20
@@ -67,9 +67,16 @@ class LimitCharger:
     """Implements ports.ChargesLimits."""
 
     def __init__(
-        self, rates: LocalRates, shared: SharedRates | None, quotas: Quotas, processes: Callable[[], int]
+        self,
+        rates: LocalRates,
+        shared: SharedRates | None,
+        quotas: Quotas,
+        clock: Clock,
+        *,
+        processes: Callable[[], int],
     ) -> None:
-        """shared: None where each process counts for itself. processes: how many there are."""
+        """shared: None where each process counts for itself. processes: how many there are, 1 or more."""
+        self._clock = clock
         self._rates = rates
         self._shared = shared
         self._quotas = quotas
@@ -81,80 +88,74 @@ class LimitCharger:
             if self._shared.is_worth_asking():
                 return None
             self._shared.check_loss()
-        if limits.quotas and self._quotas.missing(limits.quotas, cost or 1):
-            return None
-        return self._charge_here(limits, cost)
+        now = self._clock.monotonic()
+        held = self._quotas.known(limits.quotas, cost or 1, now) if limits.quotas else []
+        return None if held is None else self._charge_here(limits, held, cost, now)
 
     async def charge(self, limits: Limits, cost: int) -> Charge:
         """See ports.ChargesLimits."""
         for _ in range(_ATTEMPTS):
-            missing = self._quotas.missing(limits.quotas, cost or 1)
-            if not missing:
+            now = self._clock.monotonic()
+            held = self._quotas.known(limits.quotas, cost or 1, now)
+            if held is not None:
                 break
-            await self._quotas.borrow(missing, cost or 1)
+            await self._quotas.borrow(limits.quotas, cost or 1)
         else:
             raise Overloaded("others keep taking what is left of a quota")
         # No await since the quotas were found: what is held of them is still there.
         if limits.rates and self._shared is not None:
             self._shared.check_loss()
             if self._shared.is_worth_asking():
-                return await self._charge_shared(self._shared, limits, cost)
-        return self._charge_here(limits, cost)
+                return await self._charge_shared(self._shared, limits, held, cost)
+        return self._charge_here(limits, held, cost, now)
 
-    def _charge_here(self, limits: Limits, cost: int) -> Charge:
-        need = cost or 1
-        share = max(1, self._processes())
-        backlogs: Sequence[float] = self._rates.backlogs(limits.rates) if limits.rates else ()
+    def _charge_here(self, limits: Limits, held: Sequence[Borrowed], cost: int, now: float) -> Charge:
+        need, share = cost or 1, self._processes()
+        backlogs = self._rates.backlogs(limits.rates, now)
         rate_waits = refused(limits.rates, backlogs, need, share)
-        lefts = self._quotas.lefts(limits.quotas)
-        taken = 0 if rate_waits or _quota_waits(lefts, need) else cost
-        if taken:
-            backlogs = self._rates.take(limits.rates, backlogs, taken, share)
-            self._quotas.take(limits.quotas, taken)
-        statuses = _statuses(limits, backlogs, lefts, taken)
-        return _charge_of(statuses, rate_waits, _quota_waits(lefts, need))
+        quota_waits = [borrowed.seconds_left(now) for borrowed in held if borrowed.left < need]
+        if rate_waits or quota_waits:
+            return _denial(_statuses(limits, backlogs, held, now), rate_waits, quota_waits)
+        if cost:
+            self._rates.take(limits.rates, backlogs, cost, share, now)
+            self._quotas.take(held, cost, now)
+        return Charge(None, _statuses(limits, backlogs, held, now))
 
-    async def _charge_shared(self, shared: SharedRates, limits: Limits, cost: int) -> Charge:
-        need = cost or 1
-        lefts = self._quotas.lefts(limits.quotas)
-        take = 0 if _quota_waits(lefts, need) else cost
+    async def _charge_shared(self, shared: SharedRates, limits: Limits, held: Sequence[Borrowed], cost: int) -> Charge:
+        need, now = cost or 1, self._clock.monotonic()
+        quota_waits = [borrowed.seconds_left(now) for borrowed in held if borrowed.left < need]
+        take = 0 if quota_waits else cost
         # Taken before the store is asked, and put back if it refuses: meanwhile nobody else can have it.
-        taken_from = self._quotas.take(limits.quotas, take) if take else ()
+        self._quotas.take(held, take, now)
         charged: Charged | None = None
         try:
             charged = await shared.charge(limits, need, take)
         finally:
             if charged is None or not charged.admitted:
-                self._quotas.put_back(taken_from, take)
+                self._quotas.put_back(held, take)
         if charged is None:
             return await self.charge(limits, cost)  # which leaves the store alone, now that it is lost
+        statuses = _statuses(limits, charged.backlogs, held, now)
         rate_waits = [] if charged.admitted else refused(limits.rates, charged.backlogs, need, 1)
-        statuses = _statuses(limits, charged.backlogs, lefts, take if charged.admitted else 0)
-        return _charge_of(statuses, rate_waits, _quota_waits(lefts, need))
+        return _denial(statuses, rate_waits, quota_waits) if rate_waits or quota_waits else Charge(None, statuses)
 
 
-def _quota_waits(lefts: Sequence[Left], need: int) -> list[float | None]:
-    """For each quota that does not have `need` left: the seconds until its period ends; None: it has no end."""
-    return [left.seconds for left in lefts if left.held < need]
-
-
-def _statuses(limits: Limits, backlogs: Sequence[float], lefts: Sequence[Left], taken: int) -> Sequence[LimitStatus]:
-    """backlogs: afterwards. lefts: of the quotas, before `taken` was taken from each."""
+def _statuses(limits: Limits, backlogs: Sequence[float], held: Sequence[Borrowed], now: float) -> Sequence[LimitStatus]:
+    """backlogs, held: afterwards. What other processes have borrowed of a quota counts as spent."""
     statuses = [
-        LimitStatus(held, remaining(backlog, rate), backlog)
-        for (held, rate), backlog in zip(limits.rates, backlogs, strict=True)
+        LimitStatus(rate.held, remaining(backlog, rate.rate), backlog)
+        for rate, backlog in zip(limits.rates, backlogs, strict=True)
     ]
-    for quota, left in zip(limits.quotas, lefts, strict=True):
-        statuses.append(LimitStatus(quota.held, left.held + left.elsewhere - taken, left.seconds))
+    for borrowed in held:
+        left = borrowed.left + borrowed.elsewhere
+        statuses.append(LimitStatus(borrowed.quota.held, left, borrowed.seconds_left(now)))
     return statuses
 
 
-def _charge_of(
+def _denial(
     statuses: Sequence[LimitStatus], rate_waits: Sequence[float | None], quota_waits: Sequence[float | None]
 ) -> Charge:
     """waits: of the limits that refused; None: waiting does not help."""
-    waits = [*rate_waits, *quota_waits]
-    if not waits:
-        return Charge(None, statuses)
     reason = DenialReason.RATE_LIMITED if rate_waits else DenialReason.QUOTA_EXCEEDED
+    waits = [*rate_waits, *quota_waits]
     return Charge(reason, statuses, None if None in waits else max(wait for wait in waits if wait is not None))

@@ -11,7 +11,6 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import structlog
 
@@ -34,24 +33,12 @@ _WAITING = 20_000
 _log = structlog.get_logger()
 
 
-class Left(NamedTuple):
-    """What is left of a quota. What other processes have borrowed counts as spent.
-
-    held: units that this process may spend. elsewhere: units that nobody has. seconds: to the end of the period; None:
-    it has no end.
-    """
-
-    held: int
-    elsewhere: int
-    seconds: float | None
-
-
 @dataclass(slots=True)
-class _Borrowed:
+class Borrowed:
     """What this process holds of one quota.
 
     left: units to spend. elsewhere: units that nobody had been lent when the ledger was last asked, at `asked_at`.
-    ends_at: of the period, on the monotonic clock. size: how much to ask for next time.
+    ends_at: of the period, on the monotonic clock, and so are the other times. size: how much to ask for next time.
     """
 
     quota: HeldQuota
@@ -64,6 +51,10 @@ class _Borrowed:
     size: int = _FIRST_SIZE
     period_start: str = ""
     timeline: str = ""
+
+    def seconds_left(self, now: float) -> float | None:
+        """To the end of the period; None: it has no end."""
+        return max(0.0, self.ends_at - now) if self.has_end else None
 
 
 @dataclass(slots=True)
@@ -82,7 +73,7 @@ class Quotas:
     def __init__(self, ledger: QuotaLedger, clock: Clock) -> None:
         self._ledger = ledger
         self._clock = clock
-        self._borrowed: dict[str, _Borrowed] = {}
+        self._borrowed: dict[str, Borrowed] = {}
         self._wishes: dict[str, _Wish] = {}
         self._asking: asyncio.Task[None] | None = None
         self._giving_back = asyncio.Lock()
@@ -90,46 +81,35 @@ class Quotas:
     def __len__(self) -> int:
         return len(self._borrowed)
 
-    def missing(self, quotas: Sequence[HeldQuota], cost: int) -> list[HeldQuota]:
-        """Those of which memory cannot tell whether they have the cost left."""
-        now = self._clock.monotonic()
-        return [quota for quota in quotas if not self._is_known(quota, cost, now)]
+    def known(self, quotas: Sequence[HeldQuota], cost: int, now: float) -> list[Borrowed] | None:
+        """What is held of each; None where memory cannot tell of all whether they have the cost left.
 
-    def _is_known(self, quota: HeldQuota, cost: int, now: float) -> bool:
-        borrowed = self._current(quota, now)
-        if borrowed is None:
-            return False
-        if borrowed.left >= cost:
-            return True
-        return borrowed.left + borrowed.elsewhere < cost and now < borrowed.asked_at + _REFUSAL_SECONDS
+        now: on the monotonic clock.
+        """
+        held = []
+        for quota in quotas:
+            borrowed = self._current(quota, now)
+            if borrowed is None or not _can_tell(borrowed, cost, now):
+                return None
+            held.append(borrowed)
+        return held
 
-    def _current(self, quota: HeldQuota, now: float) -> _Borrowed | None:
+    def _current(self, quota: HeldQuota, now: float) -> Borrowed | None:
         """What is held of exactly this quota, in this period."""
         borrowed = self._borrowed.get(quota.held.bucket)
-        if borrowed is None or now >= borrowed.ends_at or borrowed.quota.quota != quota.quota:
+        if borrowed is None or now >= borrowed.ends_at:
             return None
-        return borrowed
+        return borrowed if borrowed.quota is quota or borrowed.quota.quota == quota.quota else None
 
-    def lefts(self, quotas: Sequence[HeldQuota]) -> list[Left]:
-        """What is left of each; none of them is missing."""
-        if not quotas:
-            return []
-        now = self._clock.monotonic()
-        held = [self._borrowed[quota.held.bucket] for quota in quotas]
-        return [Left(b.left, b.elsewhere, max(0.0, b.ends_at - now) if b.has_end else None) for b in held]
-
-    def take(self, quotas: Sequence[HeldQuota], cost: int) -> Sequence[_Borrowed]:
-        """Spend the cost of each, which all have it; and borrow more in time. Returns what it was taken from."""
-        now = self._clock.monotonic()
-        taken_from = [self._borrowed[quota.held.bucket] for quota in quotas]
-        for borrowed in taken_from:
+    def take(self, held: Sequence[Borrowed], cost: int, now: float) -> None:
+        """Spend the cost of each, which all have it; and borrow more in time. held: from `known`, in this same step."""
+        for borrowed in held:
             borrowed.left -= cost
             borrowed.used_at = now
             if borrowed.elsewhere and borrowed.left * 4 < borrowed.size and len(self._wishes) < _WAITING:
                 _ = self._wish(borrowed.quota, 0)  # nobody waits for it
-        return taken_from
 
-    def put_back(self, taken_from: Sequence[_Borrowed], cost: int) -> None:
+    def put_back(self, taken_from: Sequence[Borrowed], cost: int) -> None:
         """Undo a `take` whose decision came out as a denial."""
         for borrowed in taken_from:
             # What was given back meanwhile, or is of an ended period, is gone; then the cost is wasted.
@@ -139,11 +119,13 @@ class Quotas:
     # Borrowing ------------------------------------------------------------------------------------------------------
 
     async def borrow(self, quotas: Sequence[HeldQuota], cost: int) -> None:
-        """Ask the ledger for enough of each, in a query that is sent after this call.
+        """Ask the ledger for those of which memory cannot tell whether they have the cost left.
 
         Raises CannotDecide where it does not answer, Overloaded where too many wait already.
         """
-        await asyncio.gather(*(asyncio.shield(self._wish(quota, cost)) for quota in quotas))
+        now = self._clock.monotonic()
+        missing = [quota for quota in quotas if self.known((quota,), cost, now) is None]
+        await asyncio.gather(*(asyncio.shield(self._wish(quota, cost)) for quota in missing))
 
     def _wish(self, quota: HeldQuota, cost: int) -> asyncio.Future[None]:
         bucket = quota.held.bucket
@@ -203,7 +185,7 @@ class Quotas:
         """
         borrowed = self._borrowed.get(quota.held.bucket)
         if borrowed is None or borrowed.period_start != portion.period_start:
-            borrowed = self._borrowed[quota.held.bucket] = _Borrowed(quota, used_at=began)
+            borrowed = self._borrowed[quota.held.bucket] = Borrowed(quota, used_at=began)
         borrowed.left += portion.units
         borrowed.elsewhere = portion.left
         borrowed.asked_at = began
@@ -244,6 +226,12 @@ class Quotas:
             except CannotDecide as error:
                 # It may have worked or not: to try again could give back twice.
                 _log.warning(observability.QUOTA_PORTIONS_LOST, error=str(error))
+
+
+def _can_tell(borrowed: Borrowed, cost: int, now: float) -> bool:
+    if borrowed.left >= cost:
+        return True
+    return borrowed.left + borrowed.elsewhere < cost and now < borrowed.asked_at + _REFUSAL_SECONDS
 
 
 def _fail(future: asyncio.Future[None], error: BaseException) -> None:

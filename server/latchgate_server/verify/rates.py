@@ -26,34 +26,35 @@ class LocalRates:
     def __len__(self) -> int:
         return len(self._full_at)
 
-    def backlogs(self, rates: Sequence[HeldRate]) -> list[float]:
-        """The backlog of each bucket, in seconds. That of a limit which was since lowered is at most its capacity."""
-        now = self._clock.monotonic()
+    def backlogs(self, rates: Sequence[HeldRate], now: float) -> list[float]:
+        """The backlog of each bucket, in seconds. That of a limit which was since lowered is at most its capacity.
+
+        now: on the monotonic clock.
+        """
         backlogs = []
         for held, rate in rates:
             full_at = self._full_at.get(held.bucket)
-            backlog = (
-                self._initial(held.reset.spent * rate.interval, held.reset.time) if full_at is None else full_at - now
-            )
-            backlogs.append(min(max(backlog, 0.0), rate.capacity))
+            if full_at is None:
+                backlog = self._initial(held.reset.spent * rate.interval, held.reset.time) if held.reset.spent else 0.0
+            else:
+                backlog = full_at - now
+            backlogs.append(0.0 if backlog <= 0.0 else min(backlog, rate.capacity))
         return backlogs
 
-    def take(self, rates: Sequence[HeldRate], backlogs: Sequence[float], cost: int, share: int) -> list[float]:
-        """Take the cost of every bucket and return their backlogs afterwards.
+    def take(self, rates: Sequence[HeldRate], backlogs: list[float], cost: int, share: int, now: float) -> None:
+        """Take the cost of every bucket, and bring `backlogs` up to date, which `backlogs` gave in this same step.
 
-        backlogs: from `backlogs`, in this same step. share: see core/rate.py.
+        share: see core/rate.py.
         """
-        now = self._clock.monotonic()
-        after = [backlog + cost * rate.interval * share for (_, rate), backlog in zip(rates, backlogs, strict=True)]
-        for (held, _), backlog in zip(rates, after, strict=True):
-            self._full_at[held.bucket] = now + backlog
+        for place, (held, rate) in enumerate(rates):
+            backlogs[place] += cost * rate.interval * share
+            self._full_at[held.bucket] = now + backlogs[place]
         if len(self._full_at) > self._sweep_at:
             self._sweep(now)
-        return after
 
     def _initial(self, spent: float, reset_time: float) -> float:
         """The backlog of a bucket not seen before: what its reset left, drained since."""
-        return spent - (self._clock.now() - reset_time) if spent else 0.0
+        return spent - (self._clock.now() - reset_time)
 
     def _sweep(self, now: float) -> None:
         """Forget full buckets; so seldom that each taking pays for a constant number of them."""
