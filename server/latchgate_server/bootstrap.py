@@ -75,6 +75,8 @@ from latchgate_server.verify.verifier import Verifier
 CONTROL_CONNECTIONS = 10
 LOAD_CONNECTIONS = QUERIES_AT_ONCE + 3  # the rest lends quotas, takes them back, and reads the forms of imported keys
 USAGE_CONNECTIONS = 1
+CONNECTIONS = CONTROL_CONNECTIONS + LOAD_CONNECTIONS + USAGE_CONNECTIONS + 2
+"""How many connections to the database a process may open: those, the feed's, and one that hears acknowledgements."""
 DRAIN_SECONDS = 10.0
 
 _log = structlog.get_logger()

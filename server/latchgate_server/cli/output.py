@@ -88,7 +88,7 @@ def print_list(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None
         table.add_column(column.title.upper(), no_wrap=True, overflow="ellipsis", width=width)
     for row in cells:
         table.add_row(*row)
-    _print(table, _UNBOUNDED)
+    print_table(table, _UNBOUNDED)
 
 
 def fitted(widths: Sequence[int], may_shrink: Sequence[bool], room: int) -> list[int]:
@@ -117,7 +117,7 @@ def print_details(rows: Rows) -> None:
         if value:
             lines = Text("\n").join(_cell(line) for line in value.split("\n"))
             table.add_row(Text(name), lines)
-    _print(table)
+    print_table(table)
 
 
 def print_one(output: Format, response: Message, rows: Rows) -> None:
@@ -176,7 +176,8 @@ def _cell(value: str) -> Text:
     return Text(printable(value), style=_STYLES.get(value, ""))
 
 
-def _print(table: Table, width: int | None = None) -> None:
+def print_table(table: Table, width: int | None = None) -> None:
+    """Print a table; on a terminal of its width, or of `width` columns, else as wide as it is."""
     if sys.stdout.isatty():
         console(sys.stdout, width).print(table)
         return

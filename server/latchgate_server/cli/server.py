@@ -10,6 +10,7 @@ import typer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from latchgate_server.cli.failures import fail
+from latchgate_server.cli.output import Format, Output
 from latchgate_server.cli.remote import open_channel
 
 _HEALTH_TIMEOUT = 3.0
@@ -22,6 +23,7 @@ def register(app: typer.Typer) -> None:
     app.command()(migrate)
     app.command()(init)
     app.command()(health)
+    app.command("doctor")(doctor)
 
 
 def dev_command(
@@ -72,6 +74,17 @@ def init(
         running.recover_administration()
     else:
         running.make_first_administrator()
+
+
+def doctor(output: Output = Format.TABLE) -> None:
+    """Check the deployment that this machine's settings describe, and say what to do about what is wrong.
+
+    Needs what `serve` needs: LATCHGATE_DATABASE_URL and the pepper. It changes nothing. Exit code 1 where something is
+    wrong; warnings alone leave it 0.
+    """
+    from latchgate_server.cli import doctor as checks  # noqa: PLC0415 - as above
+
+    checks.run(output)
 
 
 def health(

@@ -112,10 +112,19 @@ async def check_schema(pool: asyncpg.Pool) -> None:
     """Raise SchemaProblem unless the schema is current."""
     with told_plainly():
         async with pool.acquire() as connection:
-            exists = await connection.fetchval("SELECT to_regclass('schema_migrations') IS NOT NULL")
-            missing = _missing(await _applied(connection) if exists else {})
-    if missing:
-        raise SchemaProblem("the database's schema is not current; run: latchgate migrate")
+            problem = await schema_problem(connection)
+    if problem:
+        raise SchemaProblem(problem)
+
+
+async def schema_problem(connection: Connection) -> str:
+    """Why the schema is not what this version needs; empty where it is."""
+    exists = await connection.fetchval("SELECT to_regclass('schema_migrations') IS NOT NULL")
+    try:
+        missing = _missing(await _applied(connection) if exists else {})
+    except SchemaProblem as problem:
+        return str(problem)
+    return "the database's schema is not current; run: latchgate migrate" if missing else ""
 
 
 async def _applied(connection: Connection) -> dict[int, str]:

@@ -170,6 +170,36 @@ SELECT here.timeline, here.timeline = trusted.timeline AS is_trusted,
 FROM (SELECT latchgate_timeline() AS timeline) AS here
 CROSS JOIN trusted_timeline AS trusted LEFT JOIN replicas AS r ON true
 
+-- name: examine_clock
+-- The server's wall clock, in Unix seconds. One row.
+SELECT extract(epoch FROM clock_timestamp()) AS time
+
+-- name: examine_server
+-- What a server says of itself, whatever is in the database. connections: that it takes from this role in this database;
+-- taken: those of others than Latchgate. One row.
+SELECT pg_is_in_recovery() AS is_standby,
+       (SELECT jsonb_object_agg(s.name, s.setting) FROM pg_settings AS s
+        WHERE s.name IN ('fsync', 'full_page_writes', 'synchronous_commit', 'synchronous_standby_names',
+                         'idle_in_transaction_session_timeout')) AS settings,
+       least(current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+                 - coalesce(current_setting('reserved_connections', true)::int, 0),
+             (SELECT nullif(d.datconnlimit, -1) FROM pg_database AS d WHERE d.datname = current_database()),
+             (SELECT nullif(r.rolconnlimit, -1) FROM pg_roles AS r WHERE r.rolname = current_user)) AS connections,
+       (SELECT count(*) FROM pg_stat_activity AS a WHERE a.backend_type = 'client backend' AND a.pid <> pg_backend_pid()
+           AND coalesce(a.application_name, '') <> 'latchgate')::int AS taken,
+       (SELECT count(*) FROM pg_stat_replication)::int AS standbys
+
+-- name: examine_data
+-- What is in the database that the promise rests on. Reads every key and audit event. One row.
+SELECT (SELECT revision FROM revision_clock) AS revision,
+       (SELECT timeline = latchgate_timeline() FROM trusted_timeline) AS timeline_is_trusted,
+       (SELECT coalesce(jsonb_object_agg(p.pepper_id, p.keys), '{{}}')
+        FROM (SELECT s.pepper_id, count(*) AS keys FROM key_secrets AS s GROUP BY s.pepper_id) AS p) AS peppers,
+       ARRAY(SELECT DISTINCT e.pepper_id FROM audit_events AS e) AS audit_peppers,
+       ARRAY(SELECT t.tgrelid::regclass || '.' || t.tgname FROM pg_trigger AS t
+             WHERE t.tgname LIKE 'latchgate%' AND t.tgenabled <> 'A' AND pg_table_is_visible(t.tgrelid)
+             ORDER BY 1) AS disabled_triggers
+
 -- name: expire_replica
 -- Forgets a replica whose lease ran out, unless it has beaten since. A promotion may repeat the numbers of beats: on
 -- another timeline than $3, where the row was read, the row is another one.
