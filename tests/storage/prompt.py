@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 import asyncpg
 
@@ -19,6 +22,14 @@ _EMPTY = {
     "timestamp with time zone": None,
 }
 _numbers = itertools.count(1)
+
+_WAITING = """
+    SELECT EXISTS (
+        SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+    )
+"""
+
+T = TypeVar("T")
 
 Change = tuple[int, str, str]
 """Revision, entity and id of a row of `changes`."""
@@ -97,3 +108,14 @@ class Prompt:
     async def give(self, key_id: str, number: int) -> None:
         """Give a key a role."""
         await self.insert("key_roles", key_id=key_id, role_number=number)
+
+
+@asynccontextmanager
+async def parked(prompt: Prompt, waiting: Awaitable[T]) -> AsyncIterator[asyncio.Future[T]]:
+    """A statement of another session that waits for a lock; `prompt` only looks."""
+    future = asyncio.ensure_future(waiting)
+    while not await prompt.value(_WAITING):
+        assert not future.done()
+        await asyncio.sleep(0.005)
+    yield future
+    await asyncio.wait([future])

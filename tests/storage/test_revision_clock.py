@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
@@ -12,18 +11,12 @@ import pytest
 from latchgate_server.core.model import Plan
 from latchgate_server.storage.pool import create_pool
 from latchgate_server.storage.store import PostgresStore
-from tests.storage.prompt import Prompt, fresh_id
+from tests.storage.prompt import Prompt, fresh_id, parked
 
 LEASE = 30.0
 """Seconds. Long, so that no timeout of ours strikes in these tests."""
 WRITERS = 8
 EACH = 15
-
-WAITING = """
-    SELECT EXISTS (
-        SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
-    )
-"""
 
 OpenPrompt = Callable[[], Awaitable[Prompt]]
 
@@ -34,17 +27,6 @@ async def store(module_database: str) -> AsyncIterator[PostgresStore]:
     pool = await create_pool(module_database, LEASE, WRITERS)
     yield PostgresStore(pool, LEASE)
     await pool.close()
-
-
-@asynccontextmanager
-async def parked(prompt: Prompt, waiting: Awaitable[object]) -> AsyncIterator[asyncio.Future[object]]:
-    """A statement of another session that waits for a lock; `prompt` only looks."""
-    future = asyncio.ensure_future(waiting)
-    while not await prompt.value(WAITING):
-        assert not future.done()
-        await asyncio.sleep(0.005)
-    yield future
-    await asyncio.wait([future])
 
 
 # One revision for each mutation.

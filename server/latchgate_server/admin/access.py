@@ -168,7 +168,7 @@ class Access:
 
         A request that was parked while its administrator was revoked ends here.
         """
-        record = (await transaction.read.load_records([caller.key_id]))[caller.key_id].record
+        record = transaction.actor.record
         if not isinstance(record, Record):
             raise AdminKeyRejected(DenialReason.INVALID_API_KEY)
         denial_reason = decide(record, Question(client_ip=caller.address), self._clock.now())

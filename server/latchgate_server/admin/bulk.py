@@ -60,8 +60,7 @@ async def _revoke_stretch(mutation: Mutation, visible: KeyFilter | None, reason:
     # With its own key gone the caller could not go on.
     others = [key for key in found if key.key_id != own]
     for before in others or found:
-        await transaction.update_key(before, revoked(before, transaction.time, reason))
-        after = await transaction.read.get_key(before.key_id)
+        after = await transaction.update_key(before, revoked(before, transaction.time, reason))
         mutation.audit(Change(before=before, after=after, reason=reason))
     return len(others or found), not others
 

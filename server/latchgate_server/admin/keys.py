@@ -177,10 +177,7 @@ class Keys:
             after = await change(mutation, before)
             if after == before:
                 return before
-            await transaction.update_key(before, after)
-            stored = await transaction.read.get_key(key_id)
-            if stored is None:
-                raise ResourceNotFound("key", key_id)
+            stored = await transaction.update_key(before, after)
             mutation.audit(Change(before=before, after=stored, reason=reason))
             return stored
 

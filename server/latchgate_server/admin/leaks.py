@@ -49,6 +49,5 @@ async def _disable(mutation: Mutation, key_id: str, reason: str) -> None:
     before = await transaction.read.get_key(key_id)
     if before is None or before.state is not KeyState.ACTIVE:
         return
-    await transaction.update_key(before, replace(before, state=KeyState.DISABLED))
-    after = await transaction.read.get_key(key_id)
+    after = await transaction.update_key(before, replace(before, state=KeyState.DISABLED))
     mutation.audit(Change(before=before, after=after, reason=reason))

@@ -45,7 +45,7 @@ class Mutations:
         meanwhile, LastAdministrator where nobody would be left who can administer everything, Overloaded where the
         lock is not to be had, StoreUnavailable.
         """
-        async with self._store.change() as transaction:
+        async with self._store.change(caller.key_id) as transaction:
             admitted = await self._access.admit_again(caller, transaction)
             actor = Actor(key_id=admitted.key_id, address=admitted.address)
             trail = AuditTrail(transaction, self._peppers, actor, admitted.method)

@@ -60,11 +60,10 @@ class Rotation:
             after = _retired(before, credential.key_id, now, grace)
 
             await transaction.insert_key(successor, sealed)
-            await transaction.update_key(before, after)
+            retired = await transaction.update_key(before, after)
             if request_id:
                 await transaction.insert_request(admitted.key_id, request_id, successor.key_id)
             created = require_visible(await transaction.read.get_key(successor.key_id), successor.key_id, admitted)
-            retired = require_visible(await transaction.read.get_key(key_id), key_id, admitted)
             mutation.audit(Change(before=None, after=created))
             mutation.audit(Change(before=before, after=retired))
             return created, credential, retired

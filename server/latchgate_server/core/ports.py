@@ -246,6 +246,11 @@ class Transaction(Protocol):
         ...
 
     @property
+    def actor(self) -> Loaded:
+        """The key of who asks for the change, as it is now that the lock is held."""
+        ...
+
+    @property
     def timeline(self) -> str:
         """The history of the database that this change becomes part of; each promotion begins another."""
         ...
@@ -304,8 +309,8 @@ class Transaction(Protocol):
         """Store new keys of other systems with their roles."""
         ...
 
-    async def update_key(self, before: Key, after: Key) -> None:
-        """Store the key's new fields and, where they differ, roles."""
+    async def update_key(self, before: Key, after: Key) -> Key:
+        """Store the key's new fields and, where they differ, roles; returns it as stored. Raises ResourceNotFound."""
         ...
 
     async def replace_secret(self, key_id: str, old: SecretHash, new: SecretHash) -> bool:
@@ -390,8 +395,11 @@ class Store(Protocol):
         """Reads outside any transaction."""
         ...
 
-    def change(self) -> AbstractAsyncContextManager[Transaction]:
-        """A transaction that has taken the revision clock; it commits when left, and rolls back on an exception."""
+    def change(self, actor_key_id: str = "") -> AbstractAsyncContextManager[Transaction]:
+        """A transaction that has taken the revision clock; it commits when left, and rolls back on an exception.
+
+        actor_key_id: the key of who asks for the change; empty for Latchgate itself.
+        """
         ...
 
     async def key_id_tag_key(self) -> bytes:

@@ -17,7 +17,7 @@ def _load() -> tuple[Mapping[str, str], Mapping[str, str]]:
     parts: dict[str, str] = {}
     for kind, name, body in _sections(text):
         if kind == "columns":
-            columns[name] = body
+            columns[name] = body.format_map(columns)
         elif kind == "name":
             statements[name] = body.format_map(columns)
         else:

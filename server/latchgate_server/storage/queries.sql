@@ -25,6 +25,34 @@ k.lineage_id, k.predecessor_key_id, k.successor_key_id, k.revision AS etag
 -- columns: last_use
 l.time AS last_use_time, l.client_ip AS last_use_ip, l.user_name AS last_use_user, l.user_agent AS last_use_agent
 
+-- columns: record
+{key}, s.profile, s.pepper_id, s.phc, s.tag,
+       t.enabled AS tenant_enabled, coalesce(t.plan_id, '') AS plan_id, t.limits AS tenant_limits,
+       t.create_time AS tenant_create_time,
+       p.capabilities, p.key_limits AS plan_key_limits, p.tenant_limits AS plan_tenant_limits,
+       held.role_ids, held.roles, resets.resets
+
+-- columns: record_source
+LEFT JOIN imported_forms AS f ON f.form = wanted.id
+LEFT JOIN (keys AS k JOIN key_secrets AS s ON s.key_id = k.key_id JOIN tenants AS t ON t.tenant_id = k.tenant_id)
+    ON k.key_id = coalesce(f.key_id, wanted.id)
+LEFT JOIN plans AS p ON p.plan_id = t.plan_id
+CROSS JOIN LATERAL (
+    SELECT coalesce(array_agg(r.role_id ORDER BY kr.position), '{{}}') AS role_ids,
+           coalesce(jsonb_agg(jsonb_build_object(
+               'number', r.number, 'role_id', r.role_id, 'permissions', r.permissions, 'claims', r.claims,
+               'allow_act_as', r.allow_act_as) ORDER BY kr.position), '[]') AS roles
+    FROM key_roles AS kr JOIN roles AS r ON r.number = kr.role_number
+    WHERE kr.key_id = k.key_id
+) AS held
+CROSS JOIN LATERAL (
+    SELECT coalesce(jsonb_agg(jsonb_build_object(
+        'holder', l.holder, 'name', l.name, 'revision', l.revision, 'spent', l.spent,
+        'time', extract(epoch FROM l.update_time))), '[]') AS resets
+    FROM limit_resets AS l
+    WHERE (l.holder, l.holder_id) IN (('KEY', k.lineage_id), ('TENANT', k.tenant_id))
+) AS resets
+
 -- columns: audit_event
 sequence, time, tenant_id, actor, actor_ip, method, target_type, target_id, before, after, reason, revision, pepper_id,
 hash
@@ -134,7 +162,18 @@ SELECT key_id_tag_key FROM deployment
 
 -- name: begin_change
 -- Takes the revision clock; the first statement of every mutation. One row.
-SELECT latchgate_begin_change() AS revision, latchgate_timeline() AS timeline, clock_timestamp() AS time
+SELECT latchgate_begin_change()
+
+-- name: change_begun
+-- What a mutation that holds the clock begins with: its place in history, the end of the audit chain, and the key $1 as
+-- load_records gives it; '' for none. One row.
+SELECT wanted.id, current_setting('latchgate.revision')::bigint AS snapshot_revision,
+       latchgate_timeline() AS timeline, clock_timestamp() AS time,
+       coalesce(newest.sequence, 0) AS audit_sequence, coalesce(newest.hash, '') AS audit_hash,
+       {record}
+FROM (SELECT $1::text AS id) AS wanted
+LEFT JOIN (SELECT sequence, hash FROM audit_events ORDER BY sequence DESC LIMIT 1) AS newest ON true
+{record_source}
 
 -- name: current_revision
 -- The revision of this statement's snapshot. One row.
@@ -244,31 +283,9 @@ UPDATE changes_pruned SET revision = greatest(revision, (SELECT max(revision) FR
 -- Keys by id, or by the form of an imported one, each with all that a decision depends on. A row for each that was asked
 -- for, its other columns NULL where no such key exists, and in each the revision of the snapshot.
 SELECT wanted.id, (SELECT revision FROM revision_clock) AS snapshot_revision,
-       {key}, s.profile, s.pepper_id, s.phc, s.tag,
-       t.enabled AS tenant_enabled, coalesce(t.plan_id, '') AS plan_id, t.limits AS tenant_limits,
-       t.create_time AS tenant_create_time,
-       p.capabilities, p.key_limits AS plan_key_limits, p.tenant_limits AS plan_tenant_limits,
-       held.role_ids, held.roles, resets.resets
+       {record}
 FROM unnest($1::text[]) AS wanted (id)
-LEFT JOIN imported_forms AS f ON f.form = wanted.id
-LEFT JOIN (keys AS k JOIN key_secrets AS s ON s.key_id = k.key_id JOIN tenants AS t ON t.tenant_id = k.tenant_id)
-    ON k.key_id = coalesce(f.key_id, wanted.id)
-LEFT JOIN plans AS p ON p.plan_id = t.plan_id
-CROSS JOIN LATERAL (
-    SELECT coalesce(array_agg(r.role_id ORDER BY kr.position), '{{}}') AS role_ids,
-           coalesce(jsonb_agg(jsonb_build_object(
-               'number', r.number, 'role_id', r.role_id, 'permissions', r.permissions, 'claims', r.claims,
-               'allow_act_as', r.allow_act_as) ORDER BY kr.position), '[]') AS roles
-    FROM key_roles AS kr JOIN roles AS r ON r.number = kr.role_number
-    WHERE kr.key_id = k.key_id
-) AS held
-CROSS JOIN LATERAL (
-    SELECT coalesce(jsonb_agg(jsonb_build_object(
-        'holder', l.holder, 'name', l.name, 'revision', l.revision, 'spent', l.spent,
-        'time', extract(epoch FROM l.update_time))), '[]') AS resets
-    FROM limit_resets AS l
-    WHERE (l.holder, l.holder_id) IN (('KEY', k.lineage_id), ('TENANT', k.tenant_id))
-) AS resets
+{record_source}
 
 -- name: insert_tenant
 INSERT INTO tenants (tenant_id, display_name, enabled, plan_id, limits, tags)
@@ -369,11 +386,14 @@ INSERT INTO keys (key_id, tenant_id, display_name, description, owner, default_u
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)
 
 -- name: update_key
-UPDATE keys SET display_name = $2, description = $3, owner = $4, default_user = $5, permissions = $6, claims = $7,
+-- Returns what is stored then, which needs the key's roles to be stored before. At most one row.
+UPDATE keys AS k SET display_name = $2, description = $3, owner = $4, default_user = $5, permissions = $6, claims = $7,
     environment = $8, tags = $9, ip_allowlist_enabled = $10, ip_allowlist = $11, resources = $12, expire_time = $13,
     expired = $14, rotate_by_time = $15, limits = $16, state = $17, revoke_time = $18, revocation_reason = $19,
     predecessor_key_id = $20, successor_key_id = $21
-WHERE key_id = $1
+WHERE k.key_id = $1
+RETURNING {key}, ARRAY(SELECT r.role_id FROM key_roles AS kr JOIN roles AS r ON r.number = kr.role_number
+                       WHERE kr.key_id = k.key_id ORDER BY kr.position) AS role_ids
 
 -- name: insert_keys
 -- Stores new keys, a JSON object for each in $1. One statement, since each costs the triggers of the table once.
@@ -478,10 +498,6 @@ SELECT key_id FROM key_requests WHERE actor = $1 AND request_id = $2
 
 -- name: insert_request
 INSERT INTO key_requests (actor, request_id, key_id) VALUES ($1, $2, $3)
-
--- name: last_audit_event
--- The end of the audit chain. At most one row.
-SELECT sequence, hash FROM audit_events ORDER BY sequence DESC LIMIT 1
 
 -- name: audit_events_after
 -- A stretch of the chain, oldest first, behind the sequence $1. At most $2 rows.

@@ -9,7 +9,8 @@ from typing import Any
 import asyncpg
 
 from latchgate_server.core.ports import Transaction
-from latchgate_server.storage.failures import told_plainly
+from latchgate_server.storage.failures import StatementRefused, told_plainly
+from latchgate_server.storage.pool import Connection
 from latchgate_server.storage.queries import SQL
 from latchgate_server.storage.reader import PostgresReader
 from latchgate_server.storage.transaction import PostgresTransaction
@@ -25,12 +26,13 @@ class PostgresStore:
         self.read = PostgresReader(pool, patience)
 
     @asynccontextmanager
-    async def change(self) -> AsyncIterator[Transaction]:
+    async def change(self, actor_key_id: str = "") -> AsyncIterator[Transaction]:
         """A transaction that has taken the revision clock; it commits when left, and rolls back on an exception."""
         with told_plainly():
-            async with self._pool.acquire(timeout=self._patience) as connection, connection.transaction():
-                row = await connection.fetchrow(SQL["begin_change"])
-                assert row is not None, "begin_change always returns a row"
+            async with self._pool.acquire(timeout=self._patience) as connection, _holding_the_clock(connection):
+                # In a snapshot from after the wait for the clock, which a statement has only from its beginning.
+                row: Any = await connection.fetchrow(SQL["change_begun"], actor_key_id)
+                assert row is not None, "change_begun always returns a row"
                 yield PostgresTransaction(connection, row, self._patience)
 
     async def key_id_tag_key(self) -> bytes:
@@ -75,3 +77,17 @@ class PostgresStore:
     async def _value(self, statement: str) -> Any:
         with told_plainly():
             return await self._pool.fetchval(SQL[statement])
+
+
+@asynccontextmanager
+async def _holding_the_clock(connection: Connection) -> AsyncIterator[None]:
+    """A transaction, begun in one round trip with the taking of the clock: others wait for as long as it is held."""
+    try:
+        await connection.execute(f"BEGIN;\n{SQL['begin_change']}")
+        yield
+    except BaseException:
+        if not connection.is_closed():
+            await connection.execute("ROLLBACK")
+        raise
+    if await connection.execute("COMMIT") != "COMMIT":
+        raise StatementRefused("a change went on after one of its statements had failed, and was rolled back")

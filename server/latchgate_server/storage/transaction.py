@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-import asyncpg
-
 from latchgate_server.core.charging import HeldLimit
+from latchgate_server.core.errors import ResourceNotFound
 from latchgate_server.core.model import HashProfile, Key, Plan, Role, SecretHash, Tenant
 from latchgate_server.core.ports import AuditEvent, NewImport
 from latchgate_server.storage.failures import told_plainly
 from latchgate_server.storage.pool import Connection
 from latchgate_server.storage.queries import SQL
 from latchgate_server.storage.reader import PostgresReader
-from latchgate_server.storage.rows import limits_to
+from latchgate_server.storage.rows import Row, key_from, limits_to, loaded_from
 
 
 class PostgresTransaction:
     """One mutation in progress; made by PostgresStore.change."""
 
-    def __init__(self, connection: Connection, began: asyncpg.Record, patience: float) -> None:
-        """began: what the statement `begin_change` returned."""
+    def __init__(self, connection: Connection, began: Row, patience: float) -> None:
+        """began: what the statement `change_begun` returned."""
         self._connection = connection
-        self.revision: int = began["revision"]
+        self.actor = loaded_from(began)
+        self.revision = self.actor.revision
         self.timeline: str = began["timeline"]
         self.time: datetime = began["time"]
+        self._audit_end: tuple[int, bytes] = (began["audit_sequence"], began["audit_hash"])
         self.read = PostgresReader(connection, patience)
 
     async def insert_tenant(self, tenant: Tenant) -> None:
@@ -76,11 +79,15 @@ class PostgresTransaction:
         if held:
             await self._run("insert_roles_of_keys", *map(list, zip(*held, strict=True)))
 
-    async def update_key(self, before: Key, after: Key) -> None:
-        await self._run("update_key", after.key_id, *_key_values(after))
+    async def update_key(self, before: Key, after: Key) -> Key:
         if before.role_ids != after.role_ids:
             await self._run("delete_key_roles", after.key_id)
             await self._insert_key_roles(after)
+        with told_plainly():
+            row: Any = await self._connection.fetchrow(SQL["update_key"], after.key_id, *_key_values(after))
+        if row is None:
+            raise ResourceNotFound("key", after.key_id)
+        return replace(key_from(row), last_use=before.last_use)
 
     async def replace_secret(self, key_id: str, old: SecretHash, new: SecretHash) -> bool:
         with told_plainly():
@@ -103,9 +110,7 @@ class PostgresTransaction:
         await self._run("insert_request", actor, request_id, key_id)
 
     async def last_audit_event(self) -> tuple[int, bytes]:
-        with told_plainly():
-            row = await self._connection.fetchrow(SQL["last_audit_event"])
-        return (row["sequence"], row["hash"]) if row else (0, b"")
+        return self._audit_end
 
     async def insert_audit_event(self, event: AuditEvent) -> None:
         await self._run(
@@ -125,6 +130,7 @@ class PostgresTransaction:
             event.pepper_id,
             event.hash,
         )
+        self._audit_end = (event.sequence, event.hash)
 
     async def _insert_key_roles(self, key: Key) -> None:
         if key.role_ids:

@@ -98,10 +98,10 @@ class Feed:
             await link.beat(self._replica_id, known, self._lease)
             read = await link.read_changes(known)
             self._cache.apply(read.revision, read.changes)
-            self.replicas = read.replicas
             self._valid_until = began + self._lease - margin(self._lease)
             if read.revision != known:
                 await link.acknowledge(self._replica_id, read.revision)
+        self.replicas = read.replicas
         self._note_beat(began)
 
     async def glance(self, link: FeedLink) -> None:
