@@ -189,6 +189,7 @@ async def test_a_quota_that_is_used_up_is_asked_about_twice_a_second_at_most(
 async def test_what_a_denied_decision_took_is_put_back(ledger: PostgresQuotaLedger, clock: StillClock) -> None:
     process, quota = Process(ledger, clock), quota_of(10)
     assert await process.call(quota, 4)
+    await process.quotas.borrow([quota], 6)
     held = process.take(quota, 6)
     assert not await process.call(quota, 6)
     process.quotas.put_back(held, 6)
