@@ -76,8 +76,8 @@ TABLE: Mapping[str, tuple[str, str, str, str]] = {
     "ExplainKey": (OK, ABSENT, LACKS, LACKS),
     "ResetLimit": (OK, ABSENT, LACKS, LACKS),
     "GetUsage": (OK, ABSENT, LACKS, LACKS),
-    "ListKeyUses": (OK, ABSENT, OK, ABSENT),
-    "ListKeySources": (OK, ABSENT, OK, ABSENT),
+    "ListKeyUses": (NOTHING, ABSENT, NOTHING, ABSENT),  # of a key that was never used
+    "ListKeySources": (NOTHING, ABSENT, NOTHING, ABSENT),
     "ListAuditEvents": (OK, NOTHING, LACKS, LACKS),
 }
 

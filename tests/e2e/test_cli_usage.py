@@ -1,0 +1,136 @@
+"""What keys are used for, on the command line: counts in a chart, single uses, addresses, and a rotation to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from tests.support.postgres import Postgres
+from tests.support.server import ServerProcess, environment, make_root_key, run_command
+
+
+@pytest.fixture(scope="module")
+def database(postgres: Postgres) -> str:
+    return postgres.new_database()
+
+
+@pytest.fixture(scope="module")
+def env(database: str) -> Iterator[Mapping[str, str]]:
+    """The environment of an administrator whose server runs."""
+    root_key = make_root_key(database)
+    with ServerProcess(database) as server:
+        own = environment(database)
+        own["LATCHGATE_ADMIN_ADDRESS"] = server.admin_address
+        own["LATCHGATE_VERIFY_ADDRESS"] = server.verify_address
+        own["LATCHGATE_ADMIN_KEY"] = root_key
+        run("tenants", "create", "acme", env=own)
+        yield own
+
+
+def run(*arguments: str, env: Mapping[str, str], code: int = 0, stdin: str = "") -> str:
+    done = run_command(*arguments, env=env, stdin=stdin)
+    assert done.returncode == code, done
+    return done.stdout if code == 0 else done.stderr
+
+
+def make_key(env: Mapping[str, str], path: Path, *options: str) -> str:
+    return run("keys", "create", "--tenant", "acme", "--key-file", str(path), *options, env=env).strip()
+
+
+def use(env: Mapping[str, str], path: Path, *options: str) -> None:
+    run_command("verify", "-", *options, env=env, stdin=path.read_text())
+
+
+def eventually(told: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not told():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_usage_is_a_chart_with_its_sum(env: Mapping[str, str], tmp_path: Path) -> None:
+    key_id = make_key(env, tmp_path / "key", "--owner", "ann")
+    use(env, tmp_path / "key", "--ip", "203.0.113.9")
+    use(env, tmp_path / "key", "--requires", "orders.read")
+
+    def counted() -> dict[str, object]:
+        buckets = json.loads(run("keys", "usage", key_id, "--since", "1h", "--output", "json", env=env))["buckets"]
+        return {"allowed": sum(int(bucket["allowed"]) for bucket in buckets)}
+
+    eventually(lambda: counted() == {"allowed": 1})
+    for subject in (("keys", "usage", key_id), ("tenants", "usage", "acme")):
+        told = run(*subject, "--since", "2h", env=env)
+        assert "█" in told
+        assert told.splitlines()[0].split() == ["FROM", "(UTC)", "ALLOWED", "DENIED"]
+    assert run("keys", "usage", key_id, env=env).splitlines()[-1] == "allowed 1, denied 1: 1 INSUFFICIENT_PERMISSIONS"
+    days = run("keys", "usage", key_id, "--by", "day", "--since", "7d", env=env).splitlines()
+    assert len(days) == 8 + 1 + 2
+    assert "start_time" not in run("keys", "usage", key_id, "--since", "-1h", env=env, code=2)
+
+
+def test_uses_and_sources_are_lists(env: Mapping[str, str], tmp_path: Path) -> None:
+    key_id = make_key(env, tmp_path / "key", "--owner", "ann")
+    use(env, tmp_path / "key", "--ip", "203.0.113.9")
+    use(env, tmp_path / "key", "--ip", "203.0.113.9", "--requires", "orders.read")
+    eventually(lambda: len(run("keys", "uses", key_id, env=env).splitlines()) == 3)
+    _, second, first = [line.split() for line in run("keys", "uses", key_id, env=env).splitlines()]
+    assert first[1:4] == ["allow", "203.0.113.9", "ann"]
+    assert second[1:4] == ["INSUFFICIENT_PERMISSIONS", "203.0.113.9", "ann"]
+    _, source = run("keys", "sources", key_id, env=env).splitlines()
+    assert source.split()[:2] == ["203.0.113.9", "2"]
+    listed = run("keys", "list", env=env)
+    assert next(line for line in listed.splitlines() if line.startswith(key_id)).split()[-1] == "ago"
+
+
+def backdate(database: str, key_id: str, days: float) -> None:
+    """Let a key's use lie in the past."""
+
+    async def change() -> None:
+        connection = await asyncpg.connect(database)
+        try:
+            number = await connection.fetchval("SELECT number FROM keys WHERE key_id = $1", key_id)
+            for statement in (
+                "UPDATE key_last_uses SET time = now() - make_interval(secs => $2) WHERE key_number = $1",
+                "DELETE FROM key_usage WHERE key_number = $1 AND $2 > 0",
+            ):
+                await connection.execute(statement, number, days * 86_400)
+        finally:
+            await connection.close()
+
+    asyncio.run(change())
+
+
+def test_a_rotation_is_watched_until_the_old_key_can_go_unnoticed(
+    env: Mapping[str, str], database: str, tmp_path: Path
+) -> None:
+    old = make_key(env, tmp_path / "old")
+    run("keys", "rotate", old, "--grace", "7d", "--key-file", str(tmp_path / "new"), env=env)
+    use(env, tmp_path / "old")
+    eventually(lambda: "1 within the last hour" in run("keys", "rotation", old, env=env))
+    told = run("keys", "rotation", old, env=env)
+    assert "The new key was not used with success within the last day." in told
+    command = [sys.executable, "-m", "latchgate_server", "keys", "rotation", old, "--watch"]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        assert "safe to revoke: no" in watching.stdout.readline()
+        use(env, tmp_path / "new")
+        assert "old 1, new 1; safe to revoke: no" in watching.stdout.readline()
+        backdate(database, old, 1)
+        told, hint = watching.communicate(timeout=30)
+    assert watching.returncode == 0
+    assert told.splitlines()[-1].endswith("safe to revoke: yes")
+    assert hint.strip() == f"latchgate keys revoke {old}"
+    assert "longer than its longest pause" in run("keys", "rotation", old, env=env)
+
+
+def test_a_key_that_was_never_rotated_has_no_rotation(env: Mapping[str, str], tmp_path: Path) -> None:
+    key_id = make_key(env, tmp_path / "key")
+    assert "not part of a rotation" in run("keys", "rotation", key_id, env=env, code=1)
