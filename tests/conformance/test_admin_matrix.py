@@ -76,8 +76,8 @@ TABLE: Mapping[str, tuple[str, str, str, str]] = {
     "ExplainKey": (OK, ABSENT, LACKS, LACKS),
     "ResetLimit": (OK, ABSENT, LACKS, LACKS),
     "GetUsage": (OK, ABSENT, LACKS, LACKS),
-    "ListKeyUses": (NOTHING, ABSENT, NOTHING, ABSENT),  # of a key that was never used
-    "ListKeySources": (NOTHING, ABSENT, NOTHING, ABSENT),
+    "ListKeyUses": (OK, ABSENT, OK, ABSENT),
+    "ListKeySources": (OK, ABSENT, OK, ABSENT),
     "ListAuditEvents": (OK, NOTHING, LACKS, LACKS),
 }
 
@@ -203,7 +203,9 @@ def ended(admin: Admin, method: str, target: Target) -> tuple[str, Refusal | Non
         return names.get(refused.reason, refused.reason), refused
     is_told = any(secret in str(response) for secret in target.secrets)
     is_done = bool(getattr(response, "revoked", 0))
-    is_list = method.startswith("List") or method in {"BatchRevokeKeys", "ReportLeakedKeys"}
+    # Lists about one key may be empty, as here; where the key does not exist they are refused.
+    about_one_key = {"ListKeyUses", "ListKeySources"}
+    is_list = method.startswith(("List", "BatchRevoke", "ReportLeaked")) and method not in about_one_key
     return (NOTHING if is_list and not is_told and not is_done else OK), None
 
 

@@ -1757,13 +1757,15 @@ class GetRotationResponse(_message.Message):
     SAFE_TO_REVOKE_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
     predecessor_uses_hour: _builtins.int
-    """Uses of the old key within the last hour."""
+    """Uses of the old key within the last hour; above 100 an estimate. A use is a decision about a key whose secret was
+    proven, allowed or denied.
+    """
     predecessor_uses_day: _builtins.int
-    """Uses of the old key within the last day."""
+    """Uses of the old key within the last day, to the hour."""
     successor_uses_hour: _builtins.int
-    """Uses of the new key within the last hour."""
+    """Uses of the new key within the last hour, likewise."""
     successor_uses_day: _builtins.int
-    """Uses of the new key within the last day."""
+    """Uses of the new key within the last day, likewise."""
     safe_to_revoke: _builtins.bool
     """The successor is in use, and the predecessor has not been for longer than its longest pause of the last 30 days."""
     explanation: _builtins.str

@@ -142,7 +142,7 @@ class UsageBucket(_message.Message):
 
     @_builtins.property
     def denied(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Denials, by the name of the reason."""
+        """Denials, by the name of the reason, for example `INVALID_SECRET`."""
 
     def __init__(
         self,
@@ -162,7 +162,7 @@ Global___UsageBucket: _TypeAlias = UsageBucket  # noqa: Y015
 
 @_typing.final
 class KeyUse(_message.Message):
-    """One decision about a key."""
+    """One decision about a key whose secret was proven."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -188,7 +188,7 @@ class KeyUse(_message.Message):
     host: _builtins.str
     """RequestInfo.host of the call: where the client sent it."""
     path: _builtins.str
-    """RequestInfo.path of the call: what the client asked for."""
+    """RequestInfo.path of the call, without its query: what the client asked for."""
     user_agent: _builtins.str
     """RequestInfo.user_agent of the call: the client's software, as it names itself."""
     @_builtins.property

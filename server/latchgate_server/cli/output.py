@@ -110,6 +110,11 @@ def fitted(widths: Sequence[int], may_shrink: Sequence[bool], room: int) -> list
 
 def print_details(rows: Rows) -> None:
     """Print a line for each name that has a value; longer values are wrapped on a terminal."""
+    print_table(details_table(rows))
+
+
+def details_table(rows: Rows) -> Table:
+    """What `print_details` prints."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -117,7 +122,7 @@ def print_details(rows: Rows) -> None:
         if value:
             lines = Text("\n").join(_cell(line) for line in value.split("\n"))
             table.add_row(Text(name), lines)
-    print_table(table)
+    return table
 
 
 def print_one(output: Format, response: Message, rows: Rows) -> None:

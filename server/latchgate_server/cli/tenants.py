@@ -9,7 +9,7 @@ import typer
 
 from latchgate.v1 import admin_service_pb2 as pb
 from latchgate.v1 import tenant_pb2
-from latchgate_server.cli import key_fields, limits, options, text
+from latchgate_server.cli import key_fields, key_usage, limits, options, text
 from latchgate_server.cli.output import (
     Column,
     Format,
@@ -136,6 +136,19 @@ def delete(
     with administration() as admin:
         response = admin.change(admin.stub.DeleteTenant, request)
     print_deletion(output, response, tenant_id, response.propagation)
+
+
+@app.command()
+def usage(
+    tenant_id: TenantId,
+    *,
+    by: key_usage.By = key_usage.Interval.HOUR,
+    since: key_usage.Since = None,
+    until: key_usage.Until = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Show how often the tenant's keys were allowed and denied, in a chart."""
+    key_usage.show_usage(pb.GetUsageRequest(tenant_id=tenant_id), by, since, until, output)
 
 
 app.command("reset-limit")(limits.reset_tenant_limit)
