@@ -119,7 +119,7 @@ def test_the_page_about_the_command_line_shows_what_its_commands_do(readme_shown
 
     _, *shown = shell.run([first, *steps])
 
-    assert len(steps) == 4
+    assert len(steps) == 9
     assert masked(shown) == masked(steps)
 
 

@@ -10,7 +10,7 @@ import typer
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from latchgate.v1 import admin_service_pb2 as pb
-from latchgate_server.cli import key_care, key_fields, key_states, key_usage, limits, options, text
+from latchgate_server.cli import key_care, key_fields, key_import, key_states, key_usage, limits, options, text
 from latchgate_server.cli.failures import USAGE, fail
 from latchgate_server.cli.key_fields import CLEARED, Clearable, Grants, Restrictions, Words, key_from
 from latchgate_server.cli.key_file import keep, new_secret_file, tell_key_string
@@ -207,4 +207,5 @@ def _cleared(clear: Iterable[Clearable], paths: Container[str]) -> list[str]:
 key_states.register(app)
 key_care.register(app)
 key_usage.register(app)
+key_import.register(app)
 app.command("reset-limit")(limits.reset_key_limit)

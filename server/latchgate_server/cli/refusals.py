@@ -90,6 +90,15 @@ def told(error: grpc.RpcError, called: Called) -> str:
     return f"{details or 'no reason was given'} ({code.name})"
 
 
+def refused_parts(error: grpc.RpcError) -> list[tuple[str, str]]:
+    """The fields of the request that were refused, each with the reason; none where it failed for something else."""
+    status, bad = _status(error), error_details_pb2.BadRequest()
+    for detail in status.details if status else ():
+        if detail.Unpack(bad):
+            return [(found.field, found.description) for found in bad.field_violations]
+    return []
+
+
 def _status(error: grpc.RpcError) -> status_pb2.Status | None:
     """The google.rpc.Status of the error, where the server sent one that agrees with its code."""
     try:

@@ -16,7 +16,7 @@ from latchgate.v1 import verify_service_pb2 as pb
 from latchgate.v1.admin_service_pb2_grpc import AdminServiceStub
 from latchgate.v1.verify_service_pb2_grpc import VerifyServiceStub
 from latchgate_server.cli.failures import fail
-from latchgate_server.cli.refusals import Called, told
+from latchgate_server.cli.refusals import Called, refused_parts, told
 
 ADMIN_ADDRESS = "LATCHGATE_ADMIN_ADDRESS"
 VERIFY_ADDRESS = "LATCHGATE_VERIFY_ADDRESS"
@@ -100,6 +100,22 @@ class Admin:
     def change(self, rpc: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request) -> Response:
         """Call an RPC that changes something. Ends the command where the call fails."""
         return self._call(rpc, request, CHANGE_SECONDS, changes=True)
+
+    def attempt(
+        self, rpc: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request, *, changes: bool
+    ) -> Response | list[tuple[str, str]]:
+        """Call an RPC; where parts of the request are refused, return those parts and why, in place of an answer.
+
+        Ends the command where the call fails for another reason.
+        """
+        metadata = (("authorization", f"Bearer {self.key.key_string}"),)
+        try:
+            return rpc(request, metadata=metadata, timeout=CHANGE_SECONDS)
+        except grpc.RpcError as error:
+            parts = refused_parts(error)
+            if parts:
+                return parts
+            fail(told(error, Called(self.address, ADMIN_ADDRESS, CHANGE_SECONDS, changes, self.key.source)))
 
     def _call(
         self, rpc: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request, seconds: float, *, changes: bool
