@@ -24,6 +24,7 @@ import asyncpg
 from latchgate_server.admin.access import Access, Caller
 from latchgate_server.admin.barrier import Barrier, Propagation
 from latchgate_server.admin.first_administrator import FirstAdministrator
+from latchgate_server.admin.imports import ImportDraft, Imports
 from latchgate_server.admin.keys import Keys
 from latchgate_server.admin.mutations import Mutations
 from latchgate_server.admin.paging import PageTokens
@@ -32,7 +33,7 @@ from latchgate_server.admin.tenants import Tenants
 from latchgate_server.core.errors import StoreUnavailable
 from latchgate_server.core.model import Key, Question, SecretHash, Tenant
 from latchgate_server.core.permissions import parse_requirement
-from latchgate_server.core.ports import Loaded
+from latchgate_server.core.ports import FormsRead, Loaded
 from latchgate_server.core.record import Record
 from latchgate_server.core.replication import Acknowledgements, ChangesRead, FeedLink, FeedLinks, Replicas
 from latchgate_server.core.verification import Verification
@@ -60,9 +61,15 @@ READ = "orders.read"
 WRITE = "orders.write"
 
 _VERBS = ("enable", "disable", "expire", "revoke", "delete")
-_METHODS = ("CreateTenant", "EnableTenant", "DisableTenant", "CreateRole", "CreateKey", "UpdateKey") + tuple(
-    f"{verb.title()}Key" for verb in _VERBS
-)
+_METHODS = (
+    "CreateTenant",
+    "EnableTenant",
+    "DisableTenant",
+    "CreateRole",
+    "CreateKey",
+    "UpdateKey",
+    "ImportKeys",
+) + tuple(f"{verb.title()}Key" for verb in _VERBS)
 _REAL_SECONDS = 30.0  # nothing takes this long, so whatever does hangs
 _WALL = 1_000_000_000.0  # years before the database's: no decision here may compare the two
 
@@ -243,12 +250,19 @@ class HaltingLinks:
 
 
 class HeldReader(PostgresReader):
-    """Halts once between a load's query and its answer, where `hold` says at which name."""
+    """Halts once between a load's query and its answer, where `hold` says at which name; `hold_forms`: for forms."""
 
     def __init__(self, pool: asyncpg.Pool, stage: Stage) -> None:
         super().__init__(pool, LEASE)
         self._stage = stage
-        self.hold = ""
+        self.hold = self.hold_forms = ""
+
+    async def read_forms(self, after: tuple[int, str], limit: int) -> FormsRead:
+        hold, self.hold_forms = self.hold_forms, ""
+        found = await super().read_forms(after, limit)
+        if hold:
+            await self._stage.halt(hold)
+        return found
 
     async def load_records(self, key_ids: Sequence[str]) -> Mapping[str, Loaded]:
         hold, self.hold = self.hold, ""
@@ -450,6 +464,10 @@ class Replica:
         while not self.following.done():
             await self.step()
 
+    async def ask(self, key_string: str) -> Verification:
+        """Decide about a credential of any form."""
+        return await self.verifier.verify(key_string, Question())
+
     async def verify(self, credential: NewCredential, permission: str = READ, at_least: int = 0) -> Verification:
         """Decide about a key."""
         question = Question(requirement=parse_requirement(permission))
@@ -477,6 +495,7 @@ class World:
         self.tenants = Tenants(store.read, mutations, tokens)
         self.roles = Roles(store.read, mutations, tokens)
         self.keys = Keys(store.read, mutations, tokens, deployment.hasher, "lg")
+        self.imports = Imports(store.read, mutations, deployment.hasher, clock, "lg")
 
     def caller(self, method: str) -> Caller:
         """The first administrator, let in to an RPC."""
@@ -520,6 +539,10 @@ class World:
         """Enable, disable, expire, revoke or delete a key."""
         method = getattr(self.keys, verb)
         return method(self.caller(f"{verb.title()}Key"), key_id, "")  # type: ignore[no-any-return]  # by name
+
+    def import_key(self, draft: ImportDraft) -> Coroutine[Any, Any, Any]:
+        """Take over a key of another system."""
+        return self.imports.run(self.caller("ImportKeys"), [draft])
 
     def revoke(self, credential: NewCredential) -> Coroutine[Any, Any, Any]:
         return self.change("revoke", credential.key_id)

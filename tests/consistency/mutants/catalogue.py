@@ -10,7 +10,7 @@ from latchgate_server.verify.cache import RecordCache
 from latchgate_server.verify.feed import Feed
 from latchgate_server.verify.loader import RecordLoader
 from latchgate_server.verify.verifier import Verifier
-from tests.consistency.mutants import scenarios
+from tests.consistency.mutants import imports, scenarios
 from tests.consistency.mutants.mutant import Mutant
 
 _UPSERT = "await link.beat(self._replica_id, known, self._lease)"
@@ -221,4 +221,4 @@ _MUTATIONS = (
     ),
 )
 
-MUTANTS = _BEAT + _LOADS + _MUTATIONS
+MUTANTS = _BEAT + _LOADS + _MUTATIONS + imports.MUTANTS
