@@ -233,7 +233,8 @@ SELECT pg_is_in_recovery() AS is_standby,
 SELECT (SELECT revision FROM revision_clock) AS revision,
        (SELECT timeline = latchgate_timeline() FROM trusted_timeline) AS timeline_is_trusted,
        (SELECT coalesce(jsonb_object_agg(p.pepper_id, p.keys), '{{}}')
-        FROM (SELECT s.pepper_id, count(*) AS keys FROM key_secrets AS s GROUP BY s.pepper_id) AS p) AS peppers,
+        FROM (SELECT s.pepper_id, count(*) AS keys FROM key_secrets AS s WHERE s.pepper_id <> '' GROUP BY s.pepper_id) AS p
+       ) AS peppers,
        ARRAY(SELECT DISTINCT e.pepper_id FROM audit_events AS e) AS audit_peppers,
        ARRAY(SELECT t.tgrelid::regclass || '.' || t.tgname FROM pg_trigger AS t
              WHERE t.tgname LIKE 'latchgate%' AND t.tgenabled <> 'A' AND pg_table_is_visible(t.tgrelid)
