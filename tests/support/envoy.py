@@ -7,6 +7,7 @@ import http.client
 import json
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.error
@@ -42,14 +43,22 @@ def binary() -> Path:
     return ROOT / FOLDER / "envoy/_bin/envoy"
 
 
-def validate(config: str) -> str:
-    """What Envoy has against a configuration; empty: nothing."""
+def validate(config: str, folder: Path = ROOT) -> str:
+    """What Envoy has against a configuration; empty: nothing. folder: where it is to find other files."""
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
         file.write(config)
         file.flush()
         command = [str(binary()), "--mode", "validate", "--disable-hot-restart", "-l", "error", "-c", file.name]
-        done = subprocess.run(command, text=True, capture_output=True, timeout=60, check=False)
+        done = subprocess.run(command, cwd=folder, text=True, capture_output=True, timeout=60, check=False)
     return "" if done.returncode == 0 else done.stderr + done.stdout
+
+
+def make_descriptor_set(folder: Path) -> Path:
+    """The protos as the gRPC-JSON transcoder reads them, made as deploy/envoy/json-transcoder.yaml says."""
+    file = folder / "latchgate.binpb"
+    buf = Path(sys.executable).with_name("buf")
+    subprocess.run([str(buf), "build", "protos", "-o", str(file)], cwd=ROOT, check=True, timeout=60)
+    return file
 
 
 def printed_config(*options: str) -> str:
