@@ -1,4 +1,4 @@
-"""What `latchgate doctor` asks of the settings and the database. Whether the ports answer, the command asks itself."""
+"""What `latchgate doctor` asks of the settings and of what they name. Whether the ports answer, its command asks."""
 
 from __future__ import annotations
 
@@ -7,8 +7,15 @@ from collections.abc import Sequence
 from latchgate_server.admin.last_administrator import EVERYTHING
 from latchgate_server.bootstrap import CONNECTIONS
 from latchgate_server.config import Settings, SettingsProblem
-from latchgate_server.core.diagnosis import Finding, Level, judge_data, judge_replicas, judge_server
-from latchgate_server.core.errors import LatchgateError
+from latchgate_server.core.diagnosis import (
+    Finding,
+    Level,
+    judge_data,
+    judge_limit_store,
+    judge_replicas,
+    judge_server,
+)
+from latchgate_server.core.errors import LatchgateError, StoreUnavailable
 from latchgate_server.core.model import ROOT_TENANT
 from latchgate_server.storage.examination import Examination, Unreachable
 from latchgate_server.storage.failures import StatementRefused
@@ -16,8 +23,8 @@ from latchgate_server.system import SystemClock
 
 
 async def diagnose(settings: Settings) -> Sequence[Finding]:
-    """Findings about these settings and the database that they name."""
-    findings: list[Finding] = []
+    """Findings about these settings, and the database and the store of limits that they name."""
+    findings = [judge_limit_store(await _limit_store_answers(settings), settings.on_limit_store_loss == "deny")]
     pepper_ids = _pepper_ids(settings, findings)
     try:
         url = settings.require_database_url()
@@ -36,6 +43,23 @@ async def diagnose(settings: Settings) -> Sequence[Finding]:
     finally:
         await examination.close()
     return findings
+
+
+async def _limit_store_answers(settings: Settings) -> bool | None:
+    """Whether the store of rate limits runs our script; None where there is none."""
+    address = settings.shared_limit_store
+    if address is None:
+        return None
+    from latchgate_server.storage.valkey_rates import ValkeyRates  # noqa: PLC0415 - an optional extra
+
+    store = ValkeyRates(address, SystemClock())
+    try:
+        await store.charge([], 1, 0)
+    except StoreUnavailable:
+        return False
+    finally:
+        await store.close()
+    return True
 
 
 def _pepper_ids(settings: Settings, findings: list[Finding]) -> Sequence[str]:

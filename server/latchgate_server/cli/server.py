@@ -67,7 +67,10 @@ def init(
         bool, typer.Option("--recover", help="Make another one: the first is lost, or shut out.", show_default=False)
     ] = False,
 ) -> None:
-    """Make the first administrator, and print its key string, once."""
+    """Make the first administrator.
+
+    Prints its key string, once.
+    """
     from latchgate_server.cli import running  # noqa: PLC0415 - as above
 
     if recover:
@@ -77,10 +80,10 @@ def init(
 
 
 def doctor(output: Output = Format.TABLE) -> None:
-    """Check the deployment that this machine's settings describe, and say what to do about what is wrong.
+    """Check the deployment, and say what to do.
 
-    Needs what `serve` needs: LATCHGATE_DATABASE_URL and the pepper. It changes nothing. Exit code 1 where something is
-    wrong; warnings alone leave it 0.
+    Run it where `serve` runs, with its settings: LATCHGATE_DATABASE_URL, the pepper and all others. It changes nothing.
+    Exit code 1 where something is wrong; warnings alone leave it 0.
     """
     from latchgate_server.cli import doctor as checks  # noqa: PLC0415 - as above
 

@@ -121,6 +121,22 @@ def judge_replicas(watched: Sequence[Watched], revision: int) -> Iterator[Findin
         yield Finding("replicas", Level.OK, f"{live} renewing their leases, none behind revision {revision}")
 
 
+def judge_limit_store(answers: bool | None, denies: bool) -> Finding:
+    """A finding about the store that shares rate limits.
+
+    answers: None where none is configured. denies: whether keys with rate limits are denied without it.
+    """
+    if answers is None:
+        return Finding("limit store", Level.OK, "none: of each rate limit, every process enforces its share")
+    if answers:
+        return Finding("limit store", Level.OK, "it answers")
+    found = "it does not answer: " + (
+        "keys with rate limits are denied" if denies else "of each rate limit, every process enforces its share"
+    )
+    advice = "see that it runs, and that LATCHGATE_LIMIT_STORE names it"
+    return Finding("limit store", Level.WRONG if denies else Level.WARNING, found, advice)
+
+
 def _standby(facts: ServerFacts) -> Finding:
     found = f"PostgreSQL {facts.version} answers"
     if facts.is_standby:
