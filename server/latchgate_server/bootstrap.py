@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -78,6 +79,7 @@ USAGE_CONNECTIONS = 1
 CONNECTIONS = CONTROL_CONNECTIONS + LOAD_CONNECTIONS + USAGE_CONNECTIONS + 2
 """How many connections to the database a process may open: those, the feed's, and one that hears acknowledgements."""
 DRAIN_SECONDS = 10.0
+_GARBAGE_THRESHOLD = 20_000
 
 _log = structlog.get_logger()
 
@@ -131,8 +133,18 @@ def run_server(
     Raises SettingsProblem, SchemaProblem, NoSuchTransport, StoreUnavailable or OSError where it cannot start.
     """
     transport = choose(Transport(settings.transport))
+    _calm_garbage_collection()
     with asyncio.Runner(loop_factory=lambda: new_event_loop(transport)) as runner:
         runner.run(_serve(settings, transport, announce, as_worker))
+
+
+def _calm_garbage_collection() -> None:
+    """Look for reference cycles less often than Python does by default, and never in what was imported.
+
+    A decision makes no cycles, and what it makes is gone when it ends: looking after every 700 objects only costs.
+    """
+    gc.freeze()
+    gc.set_threshold(_GARBAGE_THRESHOLD, *gc.get_threshold()[1:])
 
 
 async def _serve(

@@ -21,7 +21,9 @@ from typing import NamedTuple
 from latchgate_server.core import bounds
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_SYMBOLS = frozenset(ALPHABET)
+# Two digits in one step: each key id is looked at before anything else is.
+_PAIR = len(ALPHABET) ** 2
+_PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
 
 ID_RANDOM_LENGTH = 16
 SECRET_RANDOM_LENGTH = 43
@@ -74,7 +76,7 @@ def is_genuine_key_id(key_id: str, tag_key: bytes) -> bool:
 def has_key_id_form(key_id: str) -> bool:
     """Whether the key id looks like one of ours, whatever its tag."""
     prefix, _, tail = key_id.rpartition("_")
-    return len(tail) == _ID_TAIL_LENGTH and _SYMBOLS.issuperset(tail) and is_prefix(prefix)
+    return len(tail) == _ID_TAIL_LENGTH and _is_base62(tail) and is_prefix(prefix)
 
 
 def prefix_of(key_id: str) -> str | None:
@@ -84,7 +86,7 @@ def prefix_of(key_id: str) -> str | None:
 
 def is_whole_secret(key_id: str, secret: str) -> bool:
     """Whether the secret has the length, alphabet and checksum of one that was generated for this key id."""
-    if len(secret) != SECRET_LENGTH or not _SYMBOLS.issuperset(secret) or not key_id.isascii():
+    if len(secret) != SECRET_LENGTH or not _is_base62(secret) or not key_id.isascii():
         return False
     return secret[-_CHECK_LENGTH:] == _checksum(f"{key_id}.{secret[:-_CHECK_LENGTH]}")
 
@@ -116,10 +118,14 @@ def _checksum(text: str) -> str:
     return _base62(zlib.crc32(text.encode()), _CHECK_LENGTH)
 
 
+def _is_base62(text: str) -> bool:
+    return text.isascii() and text.isalnum()
+
+
 def _base62(number: int, length: int) -> str:
     """The number as exactly `length` base 62 digits, most significant first."""
-    digits = []
-    for _ in range(length):
-        number, digit = divmod(number, 62)
-        digits.append(ALPHABET[digit])
-    return "".join(reversed(digits))
+    digits = ""
+    while len(digits) < length:
+        number, pair = divmod(number, _PAIR)
+        digits = _PAIRS[pair] + digits
+    return digits[-length:]
