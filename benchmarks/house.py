@@ -197,6 +197,11 @@ def decisions_are(server: ServerProcess, wanted: str, for_each_call: int = 1) ->
     return check
 
 
+def allowed_so_far(server: ServerProcess) -> float:
+    """How many keys the server has allowed since it started."""
+    return sum(value for name, value in _decisions(server).items() if '"ALLOW"' in name)
+
+
 def _decisions(server: ServerProcess) -> Mapping[str, float]:
     return {name: value for name, value in metrics(server).items() if name.startswith("latchgate_decisions_total")}
 

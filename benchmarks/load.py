@@ -120,6 +120,10 @@ class Load:
     ) -> None:
         self._stack.close()
 
+    def calls_so_far(self) -> Sequence[Call]:
+        """The calls that were answered so far, where they are kept."""
+        return [call for number in range(self._shape.processes) for call in _calls(self._log(number))]
+
     def outcome(self) -> Outcome:
         """Wait for the end, and tell what came of it. Raises H2loadMissing."""
         done = failed = 0
@@ -130,10 +134,7 @@ class Load:
                 raise H2loadMissing(f"h2load (nghttp2 1.40 or newer is needed) ended with:\n{text}{errors}")
             done += int(found[1]) - int(found[3])
             failed += int(found[3])
-        calls: list[Call] = []
-        for number in range(self._shape.processes if self._with_calls else 0):
-            calls.extend(_calls(self._log(number)))
-        return Outcome(done, failed, self._seconds, calls)
+        return Outcome(done, failed, self._seconds, self.calls_so_far() if self._with_calls else ())
 
     def _start(self, h2load: str, number: int) -> subprocess.Popen[str]:
         options = ["-D", f"{round(self._seconds * 1_000)}ms", "-c1", "-t1", f"-m{self._shape.streams}"]
@@ -176,7 +177,8 @@ def _calls(log: Path) -> list[Call]:
     """h2load's log: when each call began, its HTTP status, how long it took, all times in microseconds."""
     calls = []
     for line in log.read_text(encoding="ascii").splitlines():
-        began, status, took = line.split("\t")[:3]
-        if status == "200":
-            calls.append(Call(int(began) / 1e6, int(took) / 1e6))
+        fields = line.split("\t")
+        # The last line may be under way.
+        if len(fields) == 3 and fields[1] == "200" and fields[2]:
+            calls.append(Call(int(fields[0]) / 1e6, int(fields[2]) / 1e6))
     return calls

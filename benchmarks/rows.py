@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from benchmarks import hot
+from benchmarks import batch, cold, flood, hot, memory, overload, revoke, start, workers
 from benchmarks.house import Bench
 from benchmarks.report import Figure
 
@@ -16,5 +16,13 @@ ROWS: Mapping[str, Measure] = {
     "verify": hot.run,
     "denied": hot.run,
     "transport": hot.run,
+    "batch": batch.run,
+    "cold": cold.run,
+    "flood": flood.run,
+    "memory": memory.run,
+    "revoke": revoke.run,
+    "start": start.run,
+    "workers": workers.run,
+    "overload": overload.run,
 }
 """In the order of the table. Rows that one function measures are measured together."""

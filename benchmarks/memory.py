@@ -1,0 +1,79 @@
+"""Row memory: very many records cached, of even more keys in the database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from functools import partial
+from typing import Any
+
+import grpc
+
+from benchmarks.house import Bench, decisions_are, warm
+from benchmarks.machine import resident_bytes
+from benchmarks.measure import BATCH_PATH, Subject, in_turn
+from benchmarks.report import Figure
+from benchmarks.seed import copy_key_without_secret
+from latchgate.v1.verify_service_pb2 import BatchVerifyRequest, BatchVerifyResponse
+from latchgate_server.core import key_format
+from tests.support.server import ServerProcess
+
+_REACH_BYTES = 1_500
+_BATCH = 1_000
+_FEW = 1_000
+
+
+def run(bench: Bench, _wanted: Collection[str]) -> Sequence[Figure]:
+    """Memory for each record, and what a hot call costs among many and among few."""
+    options = bench.options
+    many = _many(bench)
+    few = bench.hot_bodies[:_FEW]
+    requests = [bench.ask(credential.key_string) for credential in bench.hot[:_FEW]]
+    with bench.server("native") as alone, bench.server("native") as full:
+        for server in (alone, full):
+            warm(server, requests)
+        before = resident_bytes(full.pid)
+        bench.progress(f"loading {len(many):,} records")
+        _load(full, bench, many)
+        each = (resident_bytes(full.pid) - before) / len(many)
+        subjects = [
+            Subject(name, server.verify_address, [server.pid], few, check=partial(decisions_are, server, "ALLOW"))
+            for name, server in (("few", alone), ("many", full))
+        ]
+        costs = in_turn(subjects, options.rounds, options.seconds, bench.progress)
+    ratio = costs["few"].cpu / costs["many"].cpu
+    beside = f"{len(many):,} records, of {options.more_keys:,} keys in the database"
+    return [
+        Figure("memory", "a record", each, "bytes", "at most 1,500", each <= _REACH_BYTES, beside),
+        Figure(
+            "memory",
+            f"rate of Verify, in that with {len(requests):,} records",
+            ratio,
+            "",
+            "within 10%",
+            ratio >= 0.9,
+            f"{costs['few'].microseconds:.1f} and {costs['many'].microseconds:.1f} µs CPU a call",
+        ),
+    ]
+
+
+def _many(bench: Bench) -> Sequence[str]:
+    bench.progress(f"making {bench.options.more_keys:,} keys without secrets")
+    key_ids = asyncio.run(copy_key_without_secret(bench.database_url, bench.hot[0].key_id, bench.options.more_keys))
+    return key_ids[: bench.options.cached]
+
+
+def _load(server: ServerProcess, bench: Bench, key_ids: Sequence[str]) -> None:
+    """Have the server read the keys: with wrong secrets, of which Argon2 need not be asked."""
+    with grpc.insecure_channel(server.verify_address) as channel:
+        batch: Any = channel.unary_unary(
+            BATCH_PATH,
+            request_serializer=BatchVerifyRequest.SerializeToString,
+            response_deserializer=BatchVerifyResponse.FromString,
+        )
+        for start in range(0, len(key_ids), _BATCH):
+            wrong = [
+                bench.ask(f"{key_id}.{key_format.render_secret(key_id, bytes(32))}")
+                for key_id in key_ids[start : start + _BATCH]
+            ]
+            batch(BatchVerifyRequest(requests=wrong), timeout=60)
