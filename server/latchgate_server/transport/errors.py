@@ -103,6 +103,6 @@ def _details(row: _Row, error: Exception) -> list[AnyMessage]:
     packed = []
     for detail in details:
         any_message = AnyMessage()
-        any_message.Pack(detail)
+        any_message.Pack(detail, deterministic=True)
         packed.append(any_message)
     return packed

@@ -15,7 +15,9 @@ import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, cast
 
+import grpc
 import pygrpc_native.aio
+from google.protobuf.message import DecodeError
 from pygrpc_native import NativeGrpcFront
 
 from latchgate_server import observability
@@ -111,16 +113,29 @@ class NativeServer(pygrpc_native.aio.Server):
 
     def _answer(self, events: list[tuple[Any, ...]]) -> tuple[list[tuple[int, bytes]], list[tuple[Any, ...]]]:
         answered, others = [], []
-        at_once = self._at_once
+        at_once, longest = self._at_once, self._receive_limit
+        assert longest is not None
         for event in events:
             _, call_id, method_id, payload, _, _ = event
-            answer = None if payload is None else at_once.get(method_id)
+            answer = None if payload is None or len(payload) > longest else at_once.get(method_id)
             response = None if answer is None else answer(payload)
             if response is None:
                 others.append(event)
             else:
                 answered.append((call_id, response))
         return answered, others
+
+    def _request(self, call: Any, payload: bytes) -> tuple[bool, Any]:
+        """The request, or the end of a call whose message is too long or does not parse: told as grpcio tells it."""
+        parse = call.handler.request_deserializer
+        if parse is None or (self._receive_limit is not None and len(payload) > self._receive_limit):
+            return super()._request(call, payload)
+        try:
+            return True, parse(payload)
+        except DecodeError as error:
+            assert self._front is not None
+            self._front.fail(call.call_id, grpc.StatusCode.UNKNOWN.value[0], f"Unexpected {type(error)}: {error}")
+            return False, None
 
     def _refuse(self, events: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         """Refuse the calls among the events that may be, and return the others."""
