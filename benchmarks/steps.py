@@ -29,6 +29,7 @@ from latchgate_server.transport.verify_service import VerifyServicer
 from latchgate_server.verify.cache import RecordCache
 from latchgate_server.verify.feed import Feed
 from latchgate_server.verify.limits import LimitCharger
+from latchgate_server.verify.loader import RecordLoader
 from latchgate_server.verify.noticing import Noticing
 from latchgate_server.verify.quotas import Quotas
 from latchgate_server.verify.rates import LocalRates
@@ -83,7 +84,7 @@ class Hot:
         nobody = cast("Any", None)
         self.verifier = Verifier(
             cache=self.cache,
-            loader=nobody,
+            loader=RecordLoader(nobody, self.cache),
             feed=feed,
             outage=nobody,
             hasher=self.hasher,
