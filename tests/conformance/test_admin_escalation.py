@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,6 +33,21 @@ def create(admin: Admin, tenant_id: str = "", **fields: Any) -> Callable[[], key
 
     def call() -> key_pb2.Key:
         key: key_pb2.Key = admin.CreateKey(pb.CreateKeyRequest(key=key_pb2.Key(tenant_id=tenant_id, **fields))).key
+        return key
+
+    return call
+
+
+_credentials = itertools.count(1)
+
+
+def import_key(admin: Admin, tenant_id: str = "", **fields: Any) -> Callable[[], key_pb2.Key]:
+    """ImportKeys of one key, by the hash of a credential that nobody has, not called yet."""
+    digest = hashlib.sha256(f"escalating {next(_credentials)}".encode()).digest()
+    entry = pb.ImportedKey(key=key_pb2.Key(tenant_id=tenant_id, **fields), sha256=digest)
+
+    def call() -> key_pb2.Key:
+        key: key_pb2.Key = admin.ImportKeys(pb.ImportKeysRequest(keys=[entry])).keys[0]
         return key
 
     return call
@@ -103,6 +120,8 @@ def test_what_an_administrator_does_not_hold_it_cannot_grant_by_any_path(
     paths = [
         create(admin, permissions=grants),
         create(admin, role_ids=[role_id]),
+        import_key(admin, permissions=grants),
+        import_key(admin, role_ids=[role_id]),
         create_role(house, admin, permissions=grants),
         change(admin, key, permissions=grants),
         change(admin, key, role_ids=[role_id]),
@@ -152,6 +171,7 @@ def test_acting_as_another_is_given_only_by_who_may_do_so(house: House, tenant_i
     key = house.key(tenant_id, owner="ada").key
     assert refused_for(create_role(house, admin, allow_act_as=True)) == "allow_act_as"
     assert refused_for(create(admin, role_ids=[role_id])) == "allow_act_as"
+    assert refused_for(import_key(admin, role_ids=[role_id])) == "allow_act_as"
     assert refused_for(change(admin, key, role_ids=[role_id])) == "allow_act_as"
     may = house.admin(tenant_id, *MANAGES, role_ids=[role_id])
     create_role(house, may, allow_act_as=True)()
@@ -164,6 +184,7 @@ def test_a_default_user_other_than_the_owner_is_set_only_by_who_may_act_as_other
 ) -> None:
     key = create(admin, owner="ada", default_user="ada")()
     assert refused_for(create(admin, owner="ada", default_user="bob")) == "default_user"
+    assert refused_for(import_key(admin, owner="ada", default_user="bob")) == "default_user"
     assert refused_for(change(admin, key, default_user="bob")) == "default_user"
     assert refused_for(change(admin, key, owner="bob")) == "default_user", "bob's key would act as ada"
     assert change(admin, key, owner="bob", default_user="")().owner == "bob"
@@ -183,6 +204,8 @@ def test_claims_are_changed_only_by_who_may_set_them_whatever_the_path(
     paths = [
         create(admin, claims=BERLIN),
         create(admin, role_ids=[role_id]),
+        import_key(admin, claims=BERLIN),
+        import_key(admin, role_ids=[role_id]),
         create_role(house, admin, claims=BERLIN),
         change(admin, plain, claims=BERLIN),
         change(admin, plain, role_ids=[role_id]),
@@ -195,6 +218,7 @@ def test_claims_are_changed_only_by_who_may_set_them_whatever_the_path(
     may = house.admin(tenant_id, *MANAGES, "latchgate.claims.set")
     for path in (
         create(may, claims=BERLIN, role_ids=[role_id]),
+        import_key(may, claims=BERLIN, role_ids=[role_id]),
         create_role(house, may, claims=BERLIN),
         change(may, claiming, "claims"),
         change(may, through_role, "role_ids"),
@@ -250,6 +274,8 @@ def test_a_restricted_administrator_makes_keys_within_its_restrictions(restricte
 @pytest.mark.parametrize(("field", "value"), LOOSER, ids=str)
 def test_a_restricted_administrator_makes_no_key_that_is_looser(restricted: Admin, field: str, value: Any) -> None:
     assert refused_for(create(restricted, **(WITHIN | {field: value}))) == field
+    assert refused_for(import_key(restricted, **(WITHIN | {field: value}))) == field
+    import_key(restricted, **WITHIN)()
 
 
 @pytest.mark.parametrize(("field", "value"), LOOSER, ids=str)

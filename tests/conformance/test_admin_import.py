@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 import time
@@ -21,7 +22,8 @@ from latchgate_server.core import bounds
 from tests.conformance.house import ROOT_TENANT, House
 from tests.conformance.sample_keys import OUTPUT_ONLY, chosen, everything, read
 from tests.conformance.wire import refusal
-from tests.support.server import Admin, ServerProcess, Verify
+from tests.support.postgres import Postgres
+from tests.support.server import PEPPER, Admin, ServerProcess, Verify, make_root_key
 
 QUICK = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
 OWN_FORM = "lg_7RiJxkEgOGusQGwpIaSBpz"
@@ -226,21 +228,67 @@ def test_each_key_has_its_audit_event_and_no_hash_is_in_any(root: Admin, house: 
         assert "argon2id" not in told
 
 
-def test_a_foreign_hash_is_renewed_at_its_first_use(
-    root: Admin, verify: Verify, house: House, tenant_id: str, server: ServerProcess
-) -> None:
+def test_a_foreign_hash_is_renewed_at_its_first_use(root: Admin, verify: Verify, house: House, tenant_id: str) -> None:
     key_id = house.fresh_id("renewed")
     import_keys(root, by_argon2(key_id, "secret", tenant_id))
     assert verify(f"{key_id}.secret").denial_reason == ALLOW
-    end = time.monotonic() + 20
-    while True:
-        events = root.ListAuditEvents(pb.ListAuditEventsRequest(target_id=key_id)).events
-        if any(event.method == "RenewHash" for event in events):
-            break
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    wait_for_renewal(root, key_id)
     assert verify(f"{key_id}.secret").denial_reason == ALLOW
     assert verify(f"{key_id}.wrong").denial_reason == INVALID_SECRET
+
+
+# Several replicas, several peppers.
+
+
+def test_an_import_works_at_once_on_every_replica_that_has_just_denied_it(
+    root: Admin, house: House, verify: Verify, module_database: str, tenant_id: str
+) -> None:
+    with ServerProcess(module_database) as second:
+        others = [Verify(second.verify_address), verify]
+        for _ in range(10):
+            credential, key_id = house.fresh_id("everywhere"), house.fresh_id("everywhere")
+            for other in others:
+                assert other(credential).denial_reason == INVALID_KEY
+                assert other(f"{key_id}.x").denial_reason == INVALID_KEY
+            made = import_keys(root, by_sha256(credential, tenant_id), by_argon2(key_id, "x", tenant_id))
+            assert made.propagation.replicas_confirmed >= 2
+            for other in others:
+                assert other(credential).denial_reason == ALLOW
+                assert other(f"{key_id}.x").denial_reason == ALLOW
+            root.DeleteKey(pb.DeleteKeyRequest(key_id=key_id))
+            for other in others:
+                assert other(f"{key_id}.x").denial_reason == INVALID_KEY
+        others[0].close()
+
+
+def test_a_digest_is_found_under_an_older_pepper_and_renewed_under_a_newer_one(postgres: Postgres) -> None:
+    database_url = postgres.new_database()
+    root_key, entry = make_root_key(database_url), by_sha256("peppered", ROOT_TENANT)
+    newer = base64.b64encode(bytes(32)).decode()
+    log: list[str] = []
+    with ServerProcess(database_url, log=log) as server:
+        key_id = import_keys(Admin(server.admin_address, root_key), entry).keys[0].key_id
+    with ServerProcess(database_url, {"pepper": f"{newer},{PEPPER}"}, log=log) as server:
+        root, asked = Admin(server.admin_address, root_key), Verify(server.verify_address)
+        assert asked("peppered").identity.key_id == key_id
+        wait_for_renewal(root, key_id)
+        assert asked("peppered").identity.key_id == key_id
+        assert refusal(lambda: import_keys(root, entry)).reason == "RESOURCE_EXISTS"
+    with ServerProcess(database_url, {"pepper": newer}, log=log) as server:
+        asked = Verify(server.verify_address)
+        assert asked("peppered").identity.key_id == key_id
+        assert asked("salted").denial_reason == INVALID_KEY
+    told = "".join(log)
+    for secret in ("peppered", entry.sha256.hex(), "sha256.", "argon2id"):
+        assert secret not in told
+
+
+def wait_for_renewal(root: Admin, key_id: str) -> None:
+    end = time.monotonic() + 20
+    request = pb.ListAuditEventsRequest(target_id=key_id)
+    while not any(event.method == "RenewHash" for event in root.ListAuditEvents(request).events):
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 # What is refused.
