@@ -1,1 +1,52 @@
-"""Latchgate's client: generated stubs under `latchgate.v1`."""
+"""Latchgate's client: ask whether an API key may do what its bearer wants.
+
+    from latchgate import Client
+
+    with Client("127.0.0.1:50051") as latchgate:
+        verification = latchgate.verify(key, requires="orders.read", client_ip="203.0.113.9")
+        if not verification.allowed:
+            print(verification.reason)
+
+`AsyncClient` is the same for asyncio. The generated stubs are under `latchgate.v1`.
+"""
+
+from latchgate.aio import AsyncClient
+from latchgate.client import Client
+from latchgate.connection import TLS
+from latchgate.errors import (
+    AlreadyExists,
+    CallFailed,
+    Conflict,
+    Denied,
+    InvalidRequest,
+    LatchgateError,
+    NotAuthenticated,
+    NotFound,
+    Overloaded,
+    PermissionDenied,
+    PreconditionFailed,
+    Unavailable,
+)
+from latchgate.results import Identity, LimitStatus, Query, Verification
+
+__all__ = [
+    "TLS",
+    "AlreadyExists",
+    "AsyncClient",
+    "CallFailed",
+    "Client",
+    "Conflict",
+    "Denied",
+    "Identity",
+    "InvalidRequest",
+    "LatchgateError",
+    "LimitStatus",
+    "NotAuthenticated",
+    "NotFound",
+    "Overloaded",
+    "PermissionDenied",
+    "PreconditionFailed",
+    "Query",
+    "Unavailable",
+    "Verification",
+]

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[2]
-PACKAGES = ("latchgate/v1", "latchgate/envoy/v1")
+PACKAGES = ("latchgate/v1", "latchgate/envoy/v1", "latchgate/rpc/v1")
 
 
 def generated(root: Path) -> dict[str, bytes]:

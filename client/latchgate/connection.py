@@ -1,0 +1,62 @@
+"""How a client reaches a server: the address, TLS, and who calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+_OPTIONS: Sequence[tuple[str, Any]] = (
+    # A connection that died without a word is noticed within half a minute, and calls go over another.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    # Credentials do not go through whatever proxy an environment variable names.
+    ("grpc.enable_http_proxy", 0),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TLS:
+    """How to speak TLS. Each is a file in PEM form.
+
+    ca: who may have signed the server's certificate; None: whom the system trusts. cert, key: the client's own, for a
+    server that asks for one.
+    """
+
+    ca: Path | str | None = None
+    cert: Path | str | None = None
+    key: Path | str | None = field(default=None, repr=False)
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """For a channel. Raises OSError where a file cannot be read."""
+        return grpc.ssl_channel_credentials(_read(self.ca), _read(self.key), _read(self.cert))
+
+
+def _read(path: Path | str | None) -> bytes | None:
+    return None if path is None else Path(path).read_bytes()
+
+
+def open_channel(address: str, tls: TLS | None) -> grpc.Channel:
+    """A channel for calls that block. address: `HOST:PORT` or `unix:PATH`."""
+    if tls is None:
+        return grpc.insecure_channel(address, options=_OPTIONS)
+    return grpc.secure_channel(address, tls.credentials(), options=_OPTIONS)
+
+
+def open_aio_channel(address: str, tls: TLS | None) -> grpc.aio.Channel:
+    """The same for asyncio."""
+    if tls is None:
+        return grpc.aio.insecure_channel(address, options=_OPTIONS)
+    return grpc.aio.secure_channel(address, tls.credentials(), options=_OPTIONS)
+
+
+def metadata_of(key: str | None) -> tuple[tuple[str, str], ...]:
+    """What tells the server who calls. key: the caller's own key string."""
+    return (("authorization", f"Bearer {key}"),) if key else ()

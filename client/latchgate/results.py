@@ -1,0 +1,178 @@
+"""What is asked of VerifyService and what it answers, as values. None of their texts shows a key string."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.json_format import MessageToDict
+
+from latchgate.errors import Denied
+from latchgate.v1 import decision_pb2, verify_service_pb2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """One question: may this key do this, now? Only `key` is required.
+
+    key: the whole key string as the end client presented it. client_ip: the end client's address; a key with an active
+    allowlist is denied without. tenant: whose resource is asked for. requires: an expression over permissions, such as
+    `orders.read AND NOT orders.frozen`. capability: one that the tenant's plan must include. act_as: the user to act
+    as. resource: what is asked for, such as `sites/berlin/orders`. cost: what to take from each limit; 0: see whether 1
+    could be taken, and take nothing. method, host, path, user_agent: of the end client's request, for usage records
+    alone. at_least_revision: decide on no older state than this; an administrator's change returns its revision.
+    """
+
+    key: str = field(repr=False)
+    client_ip: str = ""
+    tenant: str = ""
+    requires: str = ""
+    capability: str = ""
+    act_as: str = ""
+    resource: str = ""
+    cost: int = 1
+    method: str = ""
+    host: str = ""
+    path: str = ""
+    user_agent: str = ""
+    at_least_revision: int = 0
+
+    def to_message(self) -> verify_service_pb2.VerifyRequest:
+        """The request."""
+        request = verify_service_pb2.VerifyRequest(
+            key=self.key,
+            client_ip=self.client_ip,
+            tenant_id=self.tenant,
+            required_permissions=self.requires,
+            required_capability=self.capability,
+            act_as=self.act_as,
+            resource=self.resource,
+            at_least_revision=self.at_least_revision,
+        )
+        if self.cost != 1:
+            request.cost = self.cost
+        if self.method or self.host or self.path or self.user_agent:
+            request.request.method = self.method
+            request.request.host = self.host
+            request.request.path = self.path
+            request.request.user_agent = self.user_agent
+        return request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who a proven key speaks for. user: whom the call acts as. expire_time: None for a key that never expires."""
+
+    key_id: str
+    tenant: str
+    name: str
+    owner: str
+    user: str
+    roles: tuple[str, ...]
+    permissions: tuple[str, ...]
+    capabilities: tuple[str, ...]
+    resources: tuple[str, ...]
+    claims: Mapping[str, Any]
+    environment: str
+    tags: Mapping[str, str]
+    expire_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitStatus:
+    """Where one limit stands after the decision.
+
+    kind: `rate_limit` or `quota`. holder: `key` or `tenant`. reset_after: seconds until it is whole again; None: never.
+    """
+
+    name: str
+    kind: str
+    holder: str
+    limit: int
+    remaining: int
+    reset_after: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """A decision.
+
+    allowed: everything but True is a no. reason: why not, such as `INSUFFICIENT_PERMISSIONS`; empty where allowed.
+    message: for people. identity: None until the secret is proven. retry_after: seconds, with `RATE_LIMITED` and
+    `QUOTA_EXCEEDED`; None where waiting does not help. revision: of the state that was decided on. stale: whether that
+    was the server's memory through an outage of its database, as its operator chose.
+    """
+
+    allowed: bool
+    reason: str = ""
+    message: str = ""
+    identity: Identity | None = None
+    limits: tuple[LimitStatus, ...] = ()
+    retry_after: float | None = None
+    revision: int = 0
+    stale: bool = False
+
+    def raise_for_denial(self) -> Verification:
+        """This very verification where it allows. Raises Denied."""
+        if not self.allowed:
+            raise Denied(self)
+        return self
+
+
+def verification_from(response: verify_service_pb2.VerifyResponse) -> Verification:
+    """The decision that a response holds. One without a decision allows nothing."""
+    allowed = response.decision == decision_pb2.DECISION_ALLOW
+    return Verification(
+        allowed=allowed,
+        reason="" if allowed else _name(decision_pb2.DenialReason, response.denial_reason, "DENIAL_REASON_"),
+        message=response.message,
+        identity=_identity_from(response.identity) if response.HasField("identity") else None,
+        limits=tuple(map(_limit_from, response.limits)),
+        retry_after=_seconds(response.retry_after) if response.HasField("retry_after") else None,
+        revision=response.revision,
+        stale=response.stale,
+    )
+
+
+def _identity_from(message: decision_pb2.Identity) -> Identity:
+    return Identity(
+        key_id=message.key_id,
+        tenant=message.tenant_id,
+        name=message.display_name,
+        owner=message.owner,
+        user=message.user,
+        roles=tuple(message.role_ids),
+        permissions=tuple(message.permissions),
+        capabilities=tuple(message.capabilities),
+        resources=tuple(message.resources),
+        claims=MessageToDict(message.claims) if message.HasField("claims") else {},
+        environment=message.environment,
+        tags=dict(message.tags),
+        expire_time=message.expire_time.ToDatetime(UTC) if message.HasField("expire_time") else None,
+    )
+
+
+def _limit_from(message: decision_pb2.LimitStatus) -> LimitStatus:
+    return LimitStatus(
+        name=message.name,
+        kind=_name(decision_pb2.LimitStatus.Kind, message.kind, "KIND_").lower(),
+        holder=_name(decision_pb2.LimitStatus.Holder, message.holder, "HOLDER_").lower(),
+        limit=message.limit,
+        remaining=message.remaining,
+        reset_after=_seconds(message.reset_after) if message.HasField("reset_after") else None,
+    )
+
+
+def _name(enumeration: Any, number: int, prefix: str) -> str:
+    """The value's name; its number where a newer server has values that this client does not know."""
+    try:
+        return str(enumeration.Name(number)).removeprefix(prefix)
+    except ValueError:
+        return str(number)
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.seconds + duration.nanos / 1e9

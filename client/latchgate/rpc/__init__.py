@@ -1,0 +1,1 @@
+"""Generated code of the packages below `latchgate.rpc`."""

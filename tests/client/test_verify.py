@@ -1,0 +1,320 @@
+"""`Client` and `AsyncClient`: the same questions and answers, one blocking and one not."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent import futures
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from latchgate import (
+    AsyncClient,
+    CallFailed,
+    Client,
+    Denied,
+    InvalidRequest,
+    Query,
+    Unavailable,
+    Verification,
+)
+from latchgate.retries import ATTEMPTS, Retries
+from latchgate.v1 import admin_service_pb2 as pb
+from latchgate.v1 import key_pb2, verify_service_pb2
+from latchgate.v1.decision_pb2 import DECISION_ALLOW
+from tests.conformance.house import House
+from tests.support.server import ServerProcess
+
+Ask = Callable[..., Verification]
+
+
+class _Blocking:
+    """AsyncClient, asked as Client is."""
+
+    def __init__(self, loop: asyncio.Runner, client: AsyncClient) -> None:
+        self._loop, self._client = loop, client
+
+    def verify(self, key: str, **question: Any) -> Verification:
+        return self._loop.run(self._client.verify(key, **question))
+
+    def verify_many(self, queries: list[Query]) -> list[Verification | CallFailed]:
+        return self._loop.run(self._client.verify_many(queries))
+
+
+@pytest.fixture(params=["Client", "AsyncClient", "AsyncClient, coalescing"])
+def client(request: pytest.FixtureRequest, server: ServerProcess) -> Iterator[Any]:
+    if request.param == "Client":
+        with Client(server.verify_address) as blocking:
+            yield blocking
+        return
+    with asyncio.Runner() as runner:
+        runner.get_loop()
+
+        async def make() -> AsyncClient:
+            return AsyncClient(server.verify_address, coalesce="coalescing" in request.param)
+
+        made = runner.run(make())
+        yield _Blocking(runner, made)
+        runner.run(made.close())
+
+
+def test_an_allowed_key_tells_who_it_speaks_for(house: House, client: Any) -> None:
+    tenant = house.tenant()
+    key = house.key(tenant, permissions=["orders.read"], owner="ada", tags={"team": "web"}, display_name="web shop")
+    verification = client.verify(key.key_string, requires="orders.read")
+    assert verification.allowed
+    assert verification.raise_for_denial() is verification
+    identity = verification.identity
+    assert (identity.key_id, identity.tenant, identity.name) == (key.key.key_id, tenant, "web shop")
+    assert (identity.owner, identity.user, identity.permissions) == ("ada", "ada", ("orders.read",))
+    assert (identity.tags, identity.expire_time) == ({"team": "web"}, None)
+    assert verification.revision > 0
+
+
+def test_a_denial_is_an_answer_and_an_error_only_on_request(house: House, client: Any) -> None:
+    key = house.key().key_string
+    verification = client.verify(key, requires="orders.read")
+    assert (verification.allowed, verification.reason) == (False, "INSUFFICIENT_PERMISSIONS")
+    with pytest.raises(Denied) as denied:
+        verification.raise_for_denial()
+    assert denied.value.reason == "INSUFFICIENT_PERMISSIONS"
+    assert denied.value.verification is verification
+    assert client.verify("garbage").reason == "INVALID_API_KEY"
+    assert client.verify("").reason == "MISSING_API_KEY"
+
+
+def test_limits_are_told_in_seconds(house: House, client: Any) -> None:
+    rate = key_pb2.RateLimit(limit=2, period=Duration(seconds=60))
+    key = house.key(limits=[key_pb2.Limit(name="calls", rate_limit=rate)]).key_string
+    first = client.verify(key, cost=2).limits[0]
+    assert (first.name, first.kind, first.holder, first.limit, first.remaining) == ("calls", "rate_limit", "key", 2, 0)
+    assert 59 < first.reset_after <= 60.001
+    denied = client.verify(key)
+    assert denied.reason == "RATE_LIMITED"
+    assert 0 < denied.retry_after <= 30.001
+
+
+def test_a_malformed_question_names_its_field(client: Any) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        client.verify("garbage", cost=-1)
+    assert refused.value.code == grpc.StatusCode.INVALID_ARGUMENT
+    assert "cost" in str(refused.value)
+
+
+def test_one_malformed_query_of_many_fails_alone(house: House, client: Any) -> None:
+    key = house.key().key_string
+    answers = client.verify_many([Query(key=key), Query(key=key, requires="("), Query(key="garbage")])
+    assert isinstance(answers[0], Verification)
+    assert answers[0].allowed
+    assert isinstance(answers[1], InvalidRequest)
+    assert isinstance(answers[2], Verification)
+    assert answers[2].reason == "INVALID_API_KEY"
+
+
+def test_more_queries_than_fit_a_batch_come_back_in_their_order(house: House, client: Any) -> None:
+    key = house.key().key_string
+    answers = client.verify_many([Query(key=key if place % 7 == 0 else "garbage") for place in range(2_003)])
+    assert [answer.allowed for answer in answers] == [place % 7 == 0 for place in range(2_003)]
+
+
+def test_answers_and_questions_cannot_be_changed(house: House, client: Any) -> None:
+    verification = client.verify("garbage")
+    for value, name in ((verification, "allowed"), (Query(key="k"), "key")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(value, name, True)
+
+
+def test_a_key_is_in_no_text(house: House, server: ServerProcess) -> None:
+    key = house.key().key_string
+    secret = key.rpartition(".")[2]
+    with Client(server.verify_address, key=key) as client:
+        texts = [repr(client), repr(Query(key=key)), repr(client.verify(key)), str(vars(client)["_retries"])]
+        with pytest.raises(InvalidRequest) as refused:
+            client.verify(key, requires="(")
+    texts += [str(refused.value), repr(refused.value), repr(refused.value.__context__), repr(refused.value.__cause__)]
+    assert secret not in "".join(texts)
+
+
+# When nobody answers.
+
+
+def test_a_server_that_is_not_there_is_unavailable_in_time() -> None:
+    with Client("127.0.0.1:1", timeout=0.3) as client:
+        began = time.monotonic()
+        with pytest.raises(Unavailable):
+            client.verify("garbage")
+        assert 0.2 < time.monotonic() - began < 2
+
+
+async def test_the_same_holds_for_asyncio() -> None:
+    async with AsyncClient("127.0.0.1:1", timeout=0.3) as client:
+        with pytest.raises(Unavailable):
+            await client.verify("garbage")
+
+
+class _Flaky:
+    """A server whose first answers fail."""
+
+    def __init__(self, failures: int, details: bytes) -> None:
+        self.calls = 0
+        self._failures, self._details = failures, details
+
+    def answer(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        self.calls += 1
+        if self.calls <= self._failures:
+            context.set_trailing_metadata((("grpc-status-details-bin", self._details),) if self._details else ())
+            context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+        return verify_service_pb2.VerifyResponse(decision=DECISION_ALLOW).SerializeToString()
+
+
+@pytest.fixture
+def flaky() -> Iterator[Callable[[int, bytes], tuple[_Flaky, str]]]:
+    servers: list[grpc.Server] = []
+
+    def start(failures: int, details: bytes) -> tuple[_Flaky, str]:
+        answers, server = _Flaky(failures, details), grpc.server(futures.ThreadPoolExecutor(2))
+        handler: Any = {"Verify": grpc.unary_unary_rpc_method_handler(answers.answer)}
+        server.add_registered_method_handlers("latchgate.v1.VerifyService", handler)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        servers.append(server)
+        return answers, f"127.0.0.1:{port}"
+
+    yield start
+    for server in servers:
+        server.stop(0).wait()
+
+
+def _could_not_decide() -> bytes:
+    from google.protobuf.any_pb2 import Any as AnyMessage
+    from google.rpc import error_details_pb2, status_pb2
+
+    detail = AnyMessage()
+    detail.Pack(error_details_pb2.ErrorInfo(reason="STORE_UNAVAILABLE", domain="latchgate.v1"))
+    return status_pb2.Status(code=14, details=[detail]).SerializeToString()
+
+
+def test_what_a_server_could_not_decide_is_asked_again(flaky: Any) -> None:
+    answers, address = flaky(ATTEMPTS - 1, _could_not_decide())
+    with Client(address) as client:
+        assert client.verify("key").allowed
+    assert answers.calls == ATTEMPTS
+
+
+def test_what_may_have_been_charged_is_not_asked_again(flaky: Any) -> None:
+    answers, address = flaky(1, b"")
+    with Client(address) as client, pytest.raises(Unavailable) as failed:
+        client.verify("key")
+    assert not failed.value.is_from_server
+    assert answers.calls == 1
+
+
+def test_what_takes_nothing_is_asked_again_whatever_failed(flaky: Any) -> None:
+    answers, address = flaky(1, b"")
+    with Client(address) as client:
+        assert client.verify("key", cost=0).allowed
+    assert answers.calls == 2
+
+
+def test_details_that_somebody_made_up_are_no_reason_to_crash(flaky: Any) -> None:
+    answers, address = flaky(1, b"\xff\xff")
+    with Client(address) as client, pytest.raises(Unavailable) as failed:
+        client.verify("key")
+    assert failed.value.reason == ""
+    assert answers.calls == 1
+
+
+def test_a_broken_server_is_not_asked_three_times_as_often() -> None:
+    retries = Retries()
+    failed = Unavailable(grpc.StatusCode.UNAVAILABLE, "gone", reason="STORE_UNAVAILABLE")
+    granted = sum(retries.pause(failed, 1, 1) is not None for _ in range(100))
+    assert granted == 10
+    for _ in range(10):
+        retries.note_success()
+    assert retries.pause(failed, 1, 1) is not None
+    assert retries.pause(failed, 1, 1) is None
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED])
+def test_nothing_but_unavailable_is_asked_again(code: grpc.StatusCode) -> None:
+    from latchgate.errors import batch_entry_failed
+
+    failed = batch_entry_failed(code.value[0], "no")
+    assert Retries().pause(failed, 1, 0) is None
+
+
+# Together.
+
+
+@pytest.fixture
+async def coalescing(server: ServerProcess) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(server.verify_address, coalesce=True) as client:
+        yield client
+
+
+async def test_calls_of_one_moment_travel_together_and_one_malformed_call_fails_alone(
+    house: House, coalescing: AsyncClient
+) -> None:
+    key = house.key().key_string
+    sent = _count_calls(coalescing)
+    answers = await asyncio.gather(
+        *(coalescing.verify(key) for _ in range(63)), coalescing.verify(key, requires="("), return_exceptions=True
+    )
+    assert [answer.allowed for answer in answers[:63] if isinstance(answer, Verification)] == [True] * 63
+    assert isinstance(answers[63], InvalidRequest)
+    assert sent == ["BatchVerify"]
+
+
+async def test_nobody_waits_for_company(house: House, coalescing: AsyncClient) -> None:
+    key = house.key().key_string
+    await coalescing.verify(key)
+    loop, left = asyncio.get_running_loop(), []
+    company = coalescing._company
+    assert company is not None
+    travel = company._leave
+    company._leave = lambda: (left.append(loop.time()), travel())  # type: ignore[method-assign, func-returns-value, assignment]
+    began = loop.time()
+    await coalescing.verify(key)
+    assert left[0] - began < 0.02, "it left in the same turn of the loop"
+
+
+async def test_a_caller_who_gives_up_takes_nobody_along(house: House, coalescing: AsyncClient) -> None:
+    key = house.key().key_string
+    leaver = asyncio.create_task(coalescing.verify(key))
+    stayer = asyncio.create_task(coalescing.verify(key))
+    await asyncio.sleep(0)
+    leaver.cancel()
+    assert (await stayer).allowed
+    with pytest.raises(asyncio.CancelledError):
+        await leaver
+
+
+async def test_calls_that_travel_together_fail_together_where_nobody_answers() -> None:
+    async with AsyncClient("127.0.0.1:1", coalesce=True, timeout=0.3) as client:
+        answers = await asyncio.gather(*(client.verify("garbage") for _ in range(5)), return_exceptions=True)
+    assert all(isinstance(answer, Unavailable) for answer in answers)
+
+
+def _count_calls(client: AsyncClient) -> list[str]:
+    sent: list[str] = []
+    for name in ("Verify", "BatchVerify"):
+        method = getattr(client._stub, name)
+
+        def counted(*arguments: Any, name: str = name, method: Any = method, **named: Any) -> Any:
+            sent.append(name)
+            return method(*arguments, **named)
+
+        setattr(client._stub, name, counted)
+    return sent
+
+
+def test_a_revocation_that_returned_is_what_the_client_is_told(house: House, client: Any) -> None:
+    key = house.key()
+    assert client.verify(key.key_string).allowed
+    house.root.RevokeKey(pb.RevokeKeyRequest(key_id=key.key.key_id))
+    assert client.verify(key.key_string).reason == "API_KEY_REVOKED"
