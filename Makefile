@@ -19,7 +19,7 @@ NEW_ENOUGH := import sys; print(sys.version.split()[0]); sys.exit(sys.version_in
 COMPILE := $(UV) compile --universal --python-version 3.11 --generate-hashes --annotation-style line \
 	--custom-compile-command "make lock" --no-emit-package latchgate --no-emit-package latchgate-server $(ARGS)
 
-.PHONY: help dev test torture model bench bench-lists lint gen lock clean
+.PHONY: help dev demo test torture model bench bench-lists lint gen lock clean
 .DEFAULT_GOAL := help
 
 help: ## Show this table
@@ -28,6 +28,9 @@ help: ## Show this table
 
 dev: $(STAMP) ## Run Latchgate here, with a PostgreSQL of its own, until Ctrl-C; its data stays in .latchgate
 	@exec $(BIN)/latchgate dev $(ARGS)
+
+demo: $(STAMP) $(ENVOY) ## Run Envoy, an upstream and Latchgate, and show what clients see of them
+	@exec $(BIN)/python -m demo
 
 test: $(STAMP) $(ENVOY) $(XDS) ## Run every test
 	@exec $(BIN)/python -m pytest $(ARGS)
@@ -64,7 +67,7 @@ lock: $(STAMP) ## Pin the dependencies anew; ARGS=--upgrade to take newer versio
 
 clean: ## Remove .venv and what the tools leave behind; the data in .latchgate stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
-	find benchmarks client protos server tests -name __pycache__ -prune -exec rm -rf {} +
+	find benchmarks client demo protos server tests -name __pycache__ -prune -exec rm -rf {} +
 
 $(STAMP): requirements/bootstrap.lock requirements/dev.lock pyproject.toml client/pyproject.toml server/pyproject.toml
 	@$(BIN)/python -c '$(NEW_ENOUGH)' >/dev/null 2>&1 || { \

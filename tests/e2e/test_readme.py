@@ -29,7 +29,7 @@ MASKS = {
     r"\bwaited \d+ms": "WAITED",
     r'(?m)^( *"?etag"?:? +)"?\d+"?': r"\1ETAG",
 }
-NO_DEFAULT = {"database_url", "pepper", "pepper_file", "denials"}
+NO_DEFAULT = {"database_url", "pepper", "pepper_file", "denials", "client_ip_header"}
 
 
 @dataclass(frozen=True)

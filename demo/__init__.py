@@ -1,0 +1,1 @@
+"""`make demo`: Envoy, a small upstream and Latchgate on this machine, and what clients see of them."""
