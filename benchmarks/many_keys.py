@@ -79,6 +79,14 @@ CROSS JOIN LATERAL (VALUES
 JOIN roles AS r ON r.role_id = given.role_id AND coalesce(r.tenant_id, '') = given.tenant_id
 WHERE k.number BETWEEN $1 AND $2
 """
+# Of three keys, two were used: the oldest twentieth for the last time long ago, the others between 2031 and 2033.
+_LAST_USES = """
+UPDATE key_last_uses AS u SET used = true, time = at, hour = date_trunc('hour', at) FROM (
+    SELECT number, CASE WHEN number <= $3::integer / 20 THEN timestamptz '2030-01-01' ELSE timestamptz '2031-01-01' END
+                   + make_interval(mins => (number * 7919::bigint % 1000000)::integer) AS at
+    FROM keys WHERE number BETWEEN $1 AND $2 AND number % 3 > 0
+) AS used WHERE u.key_number = used.number
+"""
 _AUDIT_EVENTS = """
 INSERT INTO audit_events (sequence, time, tenant_id, actor, actor_ip, method, target_type, target_id, before, after,
                           reason, revision, pepper_id, hash)
@@ -92,6 +100,7 @@ _ALONE = """
 SET session_replication_role TO replica;
 ALTER TABLE keys DISABLE TRIGGER USER;
 ALTER TABLE keys ENABLE ALWAYS TRIGGER latchgate_list_new;
+ALTER TABLE keys ENABLE ALWAYS TRIGGER latchgate_list_unused;
 ALTER TABLE key_roles DISABLE TRIGGER USER;
 """
 _TOGETHER = """
@@ -126,6 +135,7 @@ async def fill(url: str, keys: int, told: Callable[[str], None]) -> None:
             told(f"keys {first:,} to {last:,} of {keys:,}")
             await connection.execute(_KEYS, first, last, keys, tenants)
             await connection.execute(_KEY_ROLES, first, last, keys)
+            await connection.execute(_LAST_USES, first, last, keys)
         for (statement,) in await connection.fetch(_TOGETHER):
             await connection.execute(statement)
         for index in indexes:

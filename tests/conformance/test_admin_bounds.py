@@ -411,6 +411,7 @@ INFINITE = Struct(fields={"x": Value(number_value=float("inf"))})
         (list_keys(states=[1, 99]), "filter.states[1]"),
         (list_keys(expires_before=NEVER), "filter.expires_before"),
         (list_keys(rotation_due_before=NEVER), "filter.rotation_due_before"),
+        (list_keys(unused_since=NEVER), "filter.unused_since"),
         (list_keys(tags={"": ""}), "filter.tags"),
         (list_keys(search="a\0"), "filter.search"),
     ],

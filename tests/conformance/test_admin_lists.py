@@ -313,8 +313,3 @@ def test_a_filter_by_each_field_finds_the_keys_that_match_and_no_others(house: H
     assert found(search=plain[:-3]) == {plain}
     assert found(search=plain[3:]) == set()
     assert found(states=[state.STATE_ACTIVE], search="export", owner="ada") == set()
-
-
-def test_a_filter_by_last_use_is_refused_while_uses_are_not_recorded(root: Admin) -> None:
-    refused = refusal(lambda: keys(root, unused_since=MARCH))
-    assert (refused.code, refused.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ("filter.unused_since",))

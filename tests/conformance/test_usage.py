@@ -219,6 +219,40 @@ def test_an_administrators_own_calls_are_uses_of_its_key(house: House, root: Adm
     eventually(lambda: counted(root, key_id=keys[0].key_id), (1, {}))
 
 
+def test_keys_are_found_that_were_not_used_since(root: Admin, verify: Verify, house: House) -> None:
+    tenant_id = house.tenant()
+    before = ago(seconds=1)
+    unused, used = house.key(tenant_id), house.key(tenant_id)
+    between = ago(seconds=-0.01)
+    time.sleep(0.1)
+    verify(used.key_string)
+    eventually(lambda: root.GetKey(pb.GetKeyRequest(key_id=used.key.key_id)).key.HasField("last_use"), True)
+
+    def found(since: Timestamp, **fields: Any) -> list[str]:
+        filter_ = pb.KeyFilter(tenant_id=tenant_id, unused_since=since, **fields)
+        listed: list[str] = []
+        token = ""
+        while True:
+            page = root.ListKeys(pb.ListKeysRequest(filter=filter_, page_size=1, page_token=token))
+            listed += [key.key_id for key in page.keys]
+            token = page.next_page_token
+            if not token:
+                return listed
+
+    both = {unused.key.key_id, used.key.key_id}
+    assert found(before) == []
+    assert found(between) == [unused.key.key_id]
+    assert set(found(ago(hours=-1))) == both
+    assert set(found(ago(hours=-1), search="lg_")) == both
+    assert found(ago(hours=-1), owner="nobody") == []
+    assert (
+        root.BatchRevokeKeys(
+            pb.BatchRevokeKeysRequest(filter=pb.KeyFilter(tenant_id=tenant_id, unused_since=between), dry_run=True)
+        ).revoked
+        == 1
+    )
+
+
 # Who may look.
 
 

@@ -134,3 +134,20 @@ def test_a_rotation_is_watched_until_the_old_key_can_go_unnoticed(
 def test_a_key_that_was_never_rotated_has_no_rotation(env: Mapping[str, str], tmp_path: Path) -> None:
     key_id = make_key(env, tmp_path / "key")
     assert "not part of a rotation" in run("keys", "rotation", key_id, env=env, code=1)
+
+
+def test_keys_that_somebody_should_look_at_are_listed(env: Mapping[str, str], database: str, tmp_path: Path) -> None:
+    soon = make_key(env, tmp_path / "soon", "--expire-time", "7d", "--rotate-by-time", "1d")
+    later = make_key(env, tmp_path / "later", "--expire-time", "90d")
+
+    def listed(*command: str) -> list[str]:
+        return [line.split()[0] for line in run("keys", *command, env=env).splitlines()[1:]]
+
+    assert soon in listed("expiring")
+    assert later not in listed("expiring")
+    assert later in listed("expiring", "--within", "100d")
+    assert soon not in listed("rotation-due")
+    assert soon in listed("rotation-due", "--within", "2d")
+    assert later not in listed("stale")
+    assert {soon, later} <= set(listed("stale", "--unused-for", "0s"))
+    assert {soon, later} <= set(listed("list", "--unused-since", "0s"))

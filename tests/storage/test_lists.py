@@ -26,12 +26,12 @@ from latchgate_server.storage.reader import PostgresReader
 from tests.support.postgres import Postgres
 
 KEYS = 10_000
-LARGE = {"keys", "key_roles", "key_tags", "key_texts", "audit_events"}
+LARGE = {"keys", "key_roles", "key_tags", "key_texts", "key_last_uses", "audit_events"}
 FILTERS = {**key_filters(), **key_pairs()}
 
 # What a filter means, with no thought for speed.
 PLAIN = """
-SELECT k.number FROM keys AS k
+SELECT k.number FROM keys AS k JOIN key_last_uses AS u ON u.key_number = k.number
 WHERE ($1::text IS NULL OR k.tenant_id = $1)
   AND ($2::text IS NULL OR k.owner = $2)
   AND ($3::text IS NULL OR EXISTS (SELECT FROM key_roles AS kr JOIN roles AS r ON r.number = kr.role_number
@@ -43,6 +43,7 @@ WHERE ($1::text IS NULL OR k.tenant_id = $1)
   AND ($8::timestamptz IS NULL OR k.rotate_by_time < $8)
   AND ($9::text IS NULL OR strpos(lower(k.display_name), lower($9)) > 0 OR strpos(lower(k.description), lower($9)) > 0
        OR starts_with(k.key_id, $9))
+  AND ($10::timestamptz IS NULL OR CASE WHEN u.used THEN u.time ELSE k.create_time END < $10)
 ORDER BY {order} k.number DESC
 """
 
@@ -83,6 +84,7 @@ async def plain(connection: asyncpg.Connection, matching: KeyFilter) -> Sequence
         matching.expires_before,
         matching.rotation_due_before,
         matching.search,
+        matching.unused_since,
     )
     return [row["number"] for row in rows]
 

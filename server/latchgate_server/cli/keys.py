@@ -10,7 +10,17 @@ import typer
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from latchgate.v1 import admin_service_pb2 as pb
-from latchgate_server.cli import key_care, key_fields, key_import, key_states, key_usage, limits, options, text
+from latchgate_server.cli import (
+    key_care,
+    key_fields,
+    key_import,
+    key_reviews,
+    key_states,
+    key_usage,
+    limits,
+    options,
+    text,
+)
 from latchgate_server.cli.failures import USAGE, fail
 from latchgate_server.cli.key_fields import CLEARED, Clearable, Grants, Restrictions, Words, key_from
 from latchgate_server.cli.key_file import keep, new_secret_file, tell_key_string
@@ -123,6 +133,9 @@ def list_(  # noqa: PLR0913 - its parameters are the command's
     rotation_due_before: Annotated[
         str | None, typer.Option("--rotation-due-before", metavar="TIME", help="Due for rotation before then.")
     ] = None,
+    unused_since: Annotated[
+        str | None, typer.Option("--unused-since", metavar="TIME", help="Not used since then; 90d: for 90 days.")
+    ] = None,
     search: Annotated[
         str, typer.Option("--search", metavar="TEXT", help="In name or description, or at the start of the key id.")
     ] = "",
@@ -143,6 +156,7 @@ def list_(  # noqa: PLR0913 - its parameters are the command's
         rotation_due_before=time_from(rotation_due_before, "--rotation-due-before", now)
         if rotation_due_before
         else None,
+        unused_since=time_from(unused_since, "--unused-since", now, past=True) if unused_since else None,
         search=search,
     )
     request = pb.ListKeysRequest(filter=matching, page_token=page_token)
@@ -208,4 +222,5 @@ key_states.register(app)
 key_care.register(app)
 key_usage.register(app)
 key_import.register(app)
+key_reviews.register(app)
 app.command("reset-limit")(limits.reset_key_limit)

@@ -52,6 +52,7 @@ class KeyFilter:
     states: tuple[KeyState, ...] | None = None
     expires_before: datetime | None = None
     rotation_due_before: datetime | None = None
+    unused_since: datetime | None = None
     search: str | None = None
 
 

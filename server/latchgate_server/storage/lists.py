@@ -56,6 +56,7 @@ class _Table:
 
 _KEYS = _Table("keys", "k")
 _TEXTS = _Table("key_texts", "kt")
+_LAST_USES = _Table("key_last_uses", "u", "key_number")
 _BY_NUMBER = "NULL::timestamptz"
 
 
@@ -106,6 +107,8 @@ def time_of(matching: KeyFilter) -> str:
         return "k.expire_time"
     if matching.search is None and matching.rotation_due_before is not None:
         return "k.rotate_by_time"
+    if matching.search is None and matching.unused_since is not None:
+        return "u.hour"
     return _BY_NUMBER
 
 
@@ -161,6 +164,10 @@ def _tables(matching: KeyFilter, state: KeyState | None) -> list[_Table]:
     if matching.role_id is not None:
         tables.append(_Table("key_roles", "with_role", "key_number"))
     tables += [_Table("key_tags", f"with_tag_{place}") for place in range(len(matching.tags or {}))]
+    if matching.unused_since is not None:
+        # First of all where the list is in the order of its hours.
+        by_hour = time_of(matching) == "u.hour"
+        return [_LAST_USES, *tables, _KEYS] if by_hour else [*tables, _KEYS, _LAST_USES]
     of_keys = (matching.owner, matching.environment, state, matching.expires_before, matching.rotation_due_before)
     return tables if tables and of_keys == (None,) * len(of_keys) else [*tables, _KEYS]
 
@@ -187,6 +194,8 @@ def _conditions(
     for column, time in times:
         if time is not None:
             conditions.append(PARTS["time_before"].format(column=column, time=arguments.place(time)))
+    if matching.unused_since is not None:
+        conditions.append(PARTS["unused_since"].format(time=arguments.place(matching.unused_since)))
     if before is not None and time_of(matching) != _BY_NUMBER:
         conditions.append(_behind(arguments, before, time_of(matching), tables[0].key_number))
     elif before is not None:

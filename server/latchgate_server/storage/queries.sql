@@ -23,7 +23,7 @@ k.limits, k.state, k.create_time, k.created_by, k.update_time, k.revoke_time, k.
 k.lineage_id, k.predecessor_key_id, k.successor_key_id, k.revision AS etag
 
 -- columns: last_use
-l.time AS last_use_time, l.client_ip AS last_use_ip, l.user_name AS last_use_user, l.user_agent AS last_use_agent
+CASE WHEN l.used THEN l.time END AS last_use_time, l.client_ip AS last_use_ip, l.user_name AS last_use_user, l.user_agent AS last_use_agent
 
 -- columns: record
 {key}, s.profile, s.pepper_id, s.phc, s.tag,
@@ -140,6 +140,9 @@ k.state = {{state}}
 
 -- part: time_before
 {{column}} < {{time}}
+
+-- part: unused_since
+u.hour <= {{time}} AND u.time < {{time}}
 
 -- part: number_before
 {{column}} < {{number}}
@@ -545,18 +548,19 @@ ON CONFLICT (tenant_number, hour, outcome) DO UPDATE SET count = u.count + exclu
 -- name: renew_last_uses
 -- Stores the latest use of keys. Returns those that were not used for $7 seconds before, and since when.
 WITH told AS MATERIALIZED (
-    SELECT k.key_id, k.number, coalesce(l.time, k.create_time) AS slept_since, to_timestamp(n.first) AS first,
+    SELECT k.key_id, k.number, k.tenant_id, coalesce(l.time, k.create_time) AS slept_since, to_timestamp(n.first) AS first,
            to_timestamp(n.last) AS last, n.client_ip, n.user_name, n.user_agent
     FROM unnest($1::text[], $2::float8[], $3::float8[], $4::text[], $5::text[], $6::text[])
         AS n (key_id, first, last, client_ip, user_name, user_agent)
     JOIN keys AS k ON k.key_id = n.key_id LEFT JOIN key_last_uses AS l ON l.key_number = k.number
 ), renewed AS (
-    INSERT INTO key_last_uses AS l (key_number, time, hour, client_ip, user_name, user_agent)
-    SELECT number, last, date_trunc('hour', last), client_ip, user_name, user_agent FROM told ORDER BY number
+    INSERT INTO key_last_uses AS l (key_number, tenant_id, used, time, hour, client_ip, user_name, user_agent)
+    SELECT number, tenant_id, true, last, date_trunc('hour', last), client_ip, user_name, user_agent
+    FROM told ORDER BY number
     ON CONFLICT (key_number) DO UPDATE
-    SET time = excluded.time, hour = excluded.hour, client_ip = excluded.client_ip, user_name = excluded.user_name,
+    SET used = true, time = excluded.time, hour = excluded.hour, client_ip = excluded.client_ip, user_name = excluded.user_name,
         user_agent = excluded.user_agent
-    WHERE excluded.time > l.time
+    WHERE NOT l.used OR excluded.time > l.time
 )
 SELECT key_id, slept_since FROM told WHERE slept_since < first - make_interval(secs => $7)
 

@@ -163,6 +163,17 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION public.latchgate_list_unused() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO '$user', 'public'
+    AS $$
+BEGIN
+    INSERT INTO key_last_uses (key_number, tenant_id, used, time, hour, client_ip, user_name, user_agent)
+    SELECT number, tenant_id, false, create_time, date_trunc('hour', create_time), '', '', '' FROM new_rows;
+    RETURN NULL;
+END
+$$;
+
 CREATE FUNCTION public.latchgate_make_usage_partitions() RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO '$user', 'public'
@@ -387,6 +398,8 @@ CREATE TABLE public.imported_forms (
 
 CREATE TABLE public.key_last_uses (
     key_number bigint NOT NULL,
+    tenant_id text NOT NULL,
+    used boolean NOT NULL,
     "time" timestamp with time zone NOT NULL,
     hour timestamp with time zone NOT NULL,
     client_ip text NOT NULL,
@@ -740,7 +753,9 @@ CREATE INDEX changes_revision ON public.changes USING btree (revision);
 
 CREATE INDEX imported_forms_revision ON public.imported_forms USING btree (revision, form);
 
-CREATE INDEX key_last_uses_hour ON public.key_last_uses USING btree (hour);
+CREATE INDEX key_last_uses_hour ON public.key_last_uses USING btree (hour, key_number);
+
+CREATE INDEX key_last_uses_tenant ON public.key_last_uses USING btree (tenant_id, hour, key_number);
 
 CREATE INDEX key_roles_listed ON public.key_roles USING btree (role_id, key_number, tenant_id);
 
@@ -989,6 +1004,10 @@ ALTER TABLE public.keys ENABLE ALWAYS TRIGGER latchgate_list_none;
 CREATE TRIGGER latchgate_list_role BEFORE INSERT OR UPDATE ON public.key_roles FOR EACH ROW EXECUTE FUNCTION public.latchgate_list_role();
 
 ALTER TABLE public.key_roles ENABLE ALWAYS TRIGGER latchgate_list_role;
+
+CREATE TRIGGER latchgate_list_unused AFTER INSERT ON public.keys REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_list_unused();
+
+ALTER TABLE public.keys ENABLE ALWAYS TRIGGER latchgate_list_unused;
 
 CREATE TRIGGER latchgate_orphan_usage AFTER DELETE ON public.keys REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION public.latchgate_orphan_usage();
 

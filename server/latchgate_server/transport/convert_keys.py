@@ -130,8 +130,6 @@ def key_to(key: Key, now: float) -> key_pb2.Key:
 def filter_from(message: admin_service_pb2.KeyFilter) -> KeyFilter:
     """Which keys are asked for. Raises InvalidRequest."""
     fields = Fields()
-    if message.HasField("unused_since"):
-        fields.wrong("filter.unused_since", "this server does not record yet when keys were used")
     matching = KeyFilter(
         tenant_id=fields.tenant_id("filter.tenant_id", message.tenant_id) if message.tenant_id else None,
         owner=fields.text("filter.owner", message.owner, bounds.USER_LENGTH) or None,
@@ -141,6 +139,7 @@ def filter_from(message: admin_service_pb2.KeyFilter) -> KeyFilter:
         states=fields.states("filter.states", message.states) or None,
         expires_before=_filter_time(fields, message, "expires_before"),
         rotation_due_before=_filter_time(fields, message, "rotation_due_before"),
+        unused_since=_filter_time(fields, message, "unused_since"),
         search=fields.text("filter.search", message.search, bounds.DISPLAY_NAME_LENGTH) or None,
     )
     fields.check()

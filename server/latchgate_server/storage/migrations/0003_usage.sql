@@ -42,16 +42,33 @@ CREATE TABLE key_uses (
 ) PARTITION BY RANGE (time);
 CREATE INDEX key_uses_latest ON key_uses (key_number, time DESC);
 
--- A key's latest use. `hour` is that of `time`: an index on `time` itself would have to be written with every use.
+-- Each key's latest use or, before the first, its making. `hour` is that of `time`, to list keys by: an index on `time`
+-- itself would have to be written with every use.
 CREATE TABLE key_last_uses (
     key_number bigint PRIMARY KEY,
+    tenant_id text NOT NULL,
+    used boolean NOT NULL,
     time timestamptz NOT NULL,
     hour timestamptz NOT NULL,
     client_ip text NOT NULL,
     user_name text NOT NULL,
     user_agent text NOT NULL
 ) WITH (fillfactor = 70);
-CREATE INDEX key_last_uses_hour ON key_last_uses (hour);
+CREATE INDEX key_last_uses_hour ON key_last_uses (hour, key_number);
+CREATE INDEX key_last_uses_tenant ON key_last_uses (tenant_id, hour, key_number);
+INSERT INTO key_last_uses (key_number, tenant_id, used, time, hour, client_ip, user_name, user_agent)
+SELECT number, tenant_id, false, create_time, date_trunc('hour', create_time), '', '', '' FROM keys;
+
+CREATE FUNCTION latchgate_list_unused() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    INSERT INTO key_last_uses (key_number, tenant_id, used, time, hour, client_ip, user_name, user_agent)
+    SELECT number, tenant_id, false, create_time, date_trunc('hour', create_time), '', '', '' FROM new_rows;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER latchgate_list_unused AFTER INSERT ON keys REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION latchgate_list_unused();
+ALTER TABLE keys ENABLE ALWAYS TRIGGER latchgate_list_unused;
 
 -- The addresses that a key was used from, trimmed to the most recent ones.
 CREATE TABLE key_sources (
