@@ -41,7 +41,7 @@ torture: $(STAMP) ## Let several servers fail in every way, for a minute, and lo
 model: $(STAMP) ## Check the models of the lease protocol with Spin, and that each of their mutants fails
 	@exec $(BIN)/python -m tests.model.check $(ARGS)
 
-bench: $(STAMP) ## Measure what a decision costs; ARGS='--rows verify,floor --seconds 1' for less
+bench: $(STAMP) $(ENVOY) ## Measure what a decision costs; ARGS='--rows verify,floor --seconds 1' for less
 	@exec $(BIN)/python -m benchmarks $(ARGS)
 
 bench-lists: $(STAMP) ## Measure what a page of each list costs with a million keys; ARGS='--keys 50000' for less

@@ -42,12 +42,13 @@ class Shape:
     """How a load is offered.
 
     processes: h2load processes, each with one connection. streams: calls in flight on each. rate: calls a second of all
-    processes together, None for as many as are answered.
+    processes together, None for as many as are answered. headers: of each call, in place of those of gRPC.
     """
 
     processes: int = 8
     streams: int = 8
     rate: float | None = None
+    headers: Sequence[str] = ("content-type: application/grpc", "te: trailers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,9 @@ class Load:
             options.append(f"--rps={max(1, round(self._shape.rate / self._shape.processes))}")
         if self._with_calls:
             options.append(f"--log-file={self._log(number)}")
-        options += ["-H", "content-type: application/grpc", "-H", "te: trailers", "-d", str(self._body(number))]
+        for header in self._shape.headers:
+            options += ["-H", header]
+        options += ["-d", str(self._body(number))]
         return subprocess.Popen(
             [h2load, *options, self._url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )

@@ -178,6 +178,11 @@ class Envoy:
         self._process.wait()
         self._folder.cleanup()
 
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
     def admin(self, path: str) -> str:
         """What the administration interface says."""
         with urllib.request.urlopen(f"http://{self.admin_address}{path}", timeout=5) as answer:
