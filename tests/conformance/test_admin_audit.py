@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 
 from latchgate.v1 import admin_service_pb2 as pb
 from latchgate.v1 import audit_pb2
-from latchgate.v1.key_pb2 import Key
+from latchgate.v1.key_pb2 import Key, Limit, Quota
 from latchgate.v1.tenant_pb2 import Plan, Role, Tenant
 from latchgate_server.admin.audit_log import ChainCheck, check_chain
 from latchgate_server.hashing import Peppers
@@ -48,6 +48,8 @@ def changes(house: House) -> Mapping[str, tuple[str, Message]]:
     made = {method: house.key(tenant) for method in CHANGES if "Key" in method}
     ids = {method: key.key.key_id for method, key in made.items()}
     root.DisableKey(pb.DisableKeyRequest(key_id=ids["EnableKey"]))
+    calls = Limit(name="calls", quota=Quota(limit=9, period=Quota.PERIOD_DAY))
+    limited = house.key(tenant, limits=[calls]).key.key_id
     return {
         "CreateTenant": (new_tenant, pb.CreateTenantRequest(tenant=Tenant(tenant_id=new_tenant))),
         "UpdateTenant": (tenant, pb.UpdateTenantRequest(tenant=Tenant(tenant_id=tenant, display_name="x"))),
@@ -72,6 +74,7 @@ def changes(house: House) -> Mapping[str, tuple[str, Message]]:
         ),
         "DeleteKey": (ids["DeleteKey"], pb.DeleteKeyRequest(key_id=ids["DeleteKey"])),
         "RotateKey": (ids["RotateKey"], pb.RotateKeyRequest(key_id=ids["RotateKey"])),
+        "ResetLimit": (limited, pb.ResetLimitRequest(key_id=limited, name="calls")),
         "ImportKeys": (
             new_role,
             pb.ImportKeysRequest(

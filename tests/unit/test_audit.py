@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, cast
@@ -50,8 +50,8 @@ class Log:
     async def last_audit_event(self) -> tuple[int, bytes]:
         return (self.events[-1].sequence, self.events[-1].hash) if self.events else (0, b"")
 
-    async def insert_audit_event(self, event: AuditEvent) -> None:
-        self.events.append(event)
+    async def insert_audit_events(self, events: Sequence[AuditEvent]) -> None:
+        self.events.extend(events)
 
 
 async def write(log: Log, *changes: Change, peppers: Peppers = PEPPERS) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -25,6 +26,8 @@ from latchgate_server.core.model import HashProfile, Key, KeyState, Plan, Role, 
 from latchgate_server.core.permissions import ADMIN_PREFIX
 from latchgate_server.core.ports import Clock, NewImport, Reader
 from latchgate_server.hashing import SecretHasher
+
+_STRETCH = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class Imports:
     async def check(self, caller: Caller, drafts: Sequence[ImportDraft]) -> Sequence[Key]:
         """What `run` would store, with no key id where it would make one. Changes nothing, raises what `run` raises."""
         now = datetime.fromtimestamp(self._clock.now(), UTC)
-        imports = await _Batch(caller, self._read, now).check(self._adopted(drafts))
+        imports = await _Batch(caller, self._read, now).check(await self._adopted(drafts))
         return [
             new.key if draft.key.key_id else replace(new.key, key_id="")
             for draft, new in zip(drafts, imports, strict=True)
@@ -67,7 +70,7 @@ class Imports:
         a tenant or role, EscalationRefused, KeyLimitReached, ResourceExists, and InvalidRequest for permissions that
         begin with `latchgate.`.
         """
-        adopted = self._adopted(drafts)
+        adopted = await self._adopted(drafts)
 
         async def change(mutation: Mutation) -> Sequence[Key]:
             transaction = mutation.transaction
@@ -83,8 +86,12 @@ class Imports:
 
         return await self._mutations.run(caller, change)
 
-    def _adopted(self, drafts: Sequence[ImportDraft]) -> Sequence[_Adopted]:
-        return [self._adopt(draft) for draft in drafts]
+    async def _adopted(self, drafts: Sequence[ImportDraft]) -> Sequence[_Adopted]:
+        adopted = []
+        for place, draft in enumerate(drafts):
+            await _take_turns(place)
+            adopted.append(self._adopt(draft))
+        return adopted
 
     def _adopt(self, draft: ImportDraft) -> _Adopted:
         key_id = draft.key.key_id or self._hasher.make_credential(self._default_prefix).key_id
@@ -122,6 +129,7 @@ class _Batch:
         imports: list[NewImport] = []
         refusals: list[tuple[int, LatchgateError]] = []
         for place, new in enumerate(adopted):
+            await _take_turns(place)
             try:
                 key = await self._checked_key(new.key)
                 if new.key.key_id in taken_ids:
@@ -175,6 +183,12 @@ class _Batch:
         if wanted not in self._roles:
             self._roles[wanted] = await self._read.find_roles(tenant_id, role_ids)
         return self._roles[wanted]
+
+
+async def _take_turns(place: int) -> None:
+    """Let verifications have their turn, every few milliseconds."""
+    if place % _STRETCH == 0:
+        await asyncio.sleep(0)
 
 
 def _administrative(key: Key, roles: Mapping[str, Role]) -> Iterator[Violation]:

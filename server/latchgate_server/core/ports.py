@@ -334,8 +334,8 @@ class Transaction(Protocol):
         """Sequence and hash of the newest audit event; (0, b"") before the first."""
         ...
 
-    async def insert_audit_event(self, event: AuditEvent) -> None:
-        """Append to the audit log."""
+    async def insert_audit_events(self, events: Sequence[AuditEvent]) -> None:
+        """Append to the audit log, in this order."""
         ...
 
 

@@ -112,25 +112,16 @@ class PostgresTransaction:
     async def last_audit_event(self) -> tuple[int, bytes]:
         return self._audit_end
 
-    async def insert_audit_event(self, event: AuditEvent) -> None:
-        await self._run(
-            "insert_audit_event",
-            event.sequence,
-            event.time,
-            event.tenant_id,
-            event.actor,
-            event.actor_ip,
-            event.method,
-            event.target_type,
-            event.target_id,
-            event.before,
-            event.after,
-            event.reason,
-            event.revision,
-            event.pepper_id,
-            event.hash,
-        )
-        self._audit_end = (event.sequence, event.hash)
+    async def insert_audit_events(self, events: Sequence[AuditEvent]) -> None:
+        rows = [_event_values(event) for event in events]
+        with told_plainly():
+            if len(rows) == 1:
+                await self._connection.execute(SQL["insert_audit_event"], *rows[0])
+            elif rows:
+                # In one round trip: whoever else wants to change something waits meanwhile.
+                await self._connection.executemany(SQL["insert_audit_event"], rows)
+        if events:
+            self._audit_end = (events[-1].sequence, events[-1].hash)
 
     async def _insert_key_roles(self, key: Key) -> None:
         if key.role_ids:
@@ -139,6 +130,25 @@ class PostgresTransaction:
     async def _run(self, statement: str, *arguments: object) -> None:
         with told_plainly():
             await self._connection.execute(SQL[statement], *arguments)
+
+
+def _event_values(event: AuditEvent) -> tuple[object, ...]:
+    return (
+        event.sequence,
+        event.time,
+        event.tenant_id,
+        event.actor,
+        event.actor_ip,
+        event.method,
+        event.target_type,
+        event.target_id,
+        event.before,
+        event.after,
+        event.reason,
+        event.revision,
+        event.pepper_id,
+        event.hash,
+    )
 
 
 def _tenant_values(tenant: Tenant) -> tuple[object, ...]:

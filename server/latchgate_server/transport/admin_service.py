@@ -44,7 +44,7 @@ from latchgate_server.transport.convert_audit import (
     leaks_from,
     rotation_from,
 )
-from latchgate_server.transport.convert_imports import imports_from
+from latchgate_server.transport.convert_imports import imported_to, imports_from
 from latchgate_server.transport.convert_keys import filter_from, key_changes_from, key_id_from, key_to, new_key_from
 from latchgate_server.transport.convert_limits import limit_status_to, reset_from
 from latchgate_server.transport.convert_usage import (
@@ -270,12 +270,11 @@ class AdminServicer(AdmitsAdministrators, admin_service_pb2_grpc.AdminServiceSer
 
     @admin_rpc
     async def ImportKeys(self, request: pb.ImportKeysRequest, caller: Caller) -> pb.ImportKeysResponse:
-        drafts, now = imports_from(request), self._clock.now()
+        drafts, now = await imports_from(request), self._clock.now()
         if request.dry_run:
-            keys = await self._imports.check(caller, drafts)
-            return pb.ImportKeysResponse(keys=[key_to(key, now) for key in keys])
+            return pb.ImportKeysResponse(keys=await imported_to(await self._imports.check(caller, drafts), now))
         keys, propagation = await self._imports.run(caller, drafts)
-        return pb.ImportKeysResponse(keys=[key_to(key, now) for key in keys], propagation=propagation_to(propagation))
+        return pb.ImportKeysResponse(keys=await imported_to(keys, now), propagation=propagation_to(propagation))
 
     @admin_rpc
     async def ReportLeakedKeys(

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from latchgate.v1 import admin_service_pb2
+from latchgate.v1 import admin_service_pb2, key_pb2
 from latchgate_server.admin.imports import ImportDraft
 from latchgate_server.core import bounds
 from latchgate_server.core.imported import SHA256_BYTES, argon2_problem, key_id_problem
-from latchgate_server.transport.convert_keys import key_fields_from
+from latchgate_server.core.model import Key
+from latchgate_server.transport.convert_keys import key_fields_from, key_to
 from latchgate_server.transport.fields import Fields
 
+_STRETCH = 32  # keys, a few milliseconds' worth
 
-def imports_from(request: admin_service_pb2.ImportKeysRequest) -> Sequence[ImportDraft]:
+
+async def imports_from(request: admin_service_pb2.ImportKeysRequest) -> Sequence[ImportDraft]:
     """The keys to take over. Raises InvalidRequest, of which no description quotes a hash."""
     fields = Fields()
     if not 0 < len(request.keys) <= bounds.IMPORTED_KEYS:
@@ -22,6 +26,8 @@ def imports_from(request: admin_service_pb2.ImportKeysRequest) -> Sequence[Impor
     seen: dict[str | bytes, int] = {}
     drafts = []
     for place, message in enumerate(request.keys):
+        if place % _STRETCH == 0:
+            await asyncio.sleep(0)  # verifications want their turn
         path = f"keys[{place}]"
         draft = _draft_from(fields, message, path)
         drafts.append(draft)
@@ -32,6 +38,16 @@ def imports_from(request: admin_service_pb2.ImportKeysRequest) -> Sequence[Impor
                 fields.wrong(field, f"stands in keys[{seen[value]}] already")
     fields.check()
     return drafts
+
+
+async def imported_to(keys: Sequence[Key], now: float) -> Sequence[key_pb2.Key]:
+    """The messages for keys that were taken over. now: Unix seconds, which `expired` is told by."""
+    messages = []
+    for place, key in enumerate(keys):
+        if place % _STRETCH == 0:
+            await asyncio.sleep(0)
+        messages.append(key_to(key, now))
+    return messages
 
 
 def _draft_from(fields: Fields, message: admin_service_pb2.ImportedKey, path: str) -> ImportDraft:
