@@ -145,7 +145,8 @@ class PostgresReader:
                 if isinstance(self._executor, asyncpg.Pool):
                     async with self._executor.acquire() as connection:
                         return await _planned_on(connection, statement)
-                return await _planned_on(self._executor, statement)
+                # Within a mutation: its transaction is there already, and the setting ends with it.
+                return await _planned(self._executor, statement)
 
     async def _row(self, statement: str, *arguments: object) -> Any:
         with told_plainly():
@@ -160,5 +161,9 @@ class PostgresReader:
 
 async def _planned_on(connection: Connection, statement: lists.Statement) -> list[Any]:
     async with connection.transaction():
-        await connection.execute(SQL["plan_for_arguments"])
-        return list(await connection.fetch(statement.text, *statement.arguments))
+        return await _planned(connection, statement)
+
+
+async def _planned(connection: Connection, statement: lists.Statement) -> list[Any]:
+    await connection.execute(SQL["plan_for_arguments"])
+    return list(await connection.fetch(statement.text, *statement.arguments))
