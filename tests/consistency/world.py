@@ -11,11 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import math
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -31,20 +28,14 @@ from latchgate_server.admin.paging import PageTokens
 from latchgate_server.admin.roles import Roles
 from latchgate_server.admin.tenants import Tenants
 from latchgate_server.core.errors import StoreUnavailable
-from latchgate_server.core.model import Key, Question, SecretHash, Tenant
+from latchgate_server.core.model import Key, Question, Tenant
 from latchgate_server.core.permissions import parse_requirement
-from latchgate_server.core.ports import FormsRead, Loaded
-from latchgate_server.core.record import Record
-from latchgate_server.core.replication import Acknowledgements, ChangesRead, FeedLink, FeedLinks, Replicas
 from latchgate_server.core.verification import Verification
-from latchgate_server.hashing import NewCredential, Peppers, SecretHasher
+from latchgate_server.hashing import NewCredential, Peppers
 from latchgate_server.storage.feed_link import PostgresFeedLinks
 from latchgate_server.storage.pool import create_pool
 from latchgate_server.storage.quota_ledger import PostgresQuotaLedger
-from latchgate_server.storage.reader import PostgresReader
-from latchgate_server.storage.replica_table import PostgresReplicaTable
 from latchgate_server.storage.store import PostgresStore
-from latchgate_server.system import SystemEntropy
 from latchgate_server.verify.cache import RecordCache
 from latchgate_server.verify.feed import Feed
 from latchgate_server.verify.limits import LimitCharger
@@ -53,9 +44,8 @@ from latchgate_server.verify.outage import Outage
 from latchgate_server.verify.quotas import Quotas
 from latchgate_server.verify.rates import LocalRates
 from latchgate_server.verify.verifier import Verifier
-
-LEASE = 30.0
-"""Seconds of the world's time. Code that limits real time by the lease has plenty."""
+from tests.consistency.stage import LEASE, MachineClock, Stage
+from tests.consistency.stand_ins import HaltingLinks, HaltingTable, HeldReader, NoRenewal, NoUsage, QuickHasher
 
 READ = "orders.read"
 WRITE = "orders.write"
@@ -70,276 +60,7 @@ _METHODS = (
     "UpdateKey",
     "ImportKeys",
 ) + tuple(f"{verb.title()}Key" for verb in _VERBS)
-_REAL_SECONDS = 30.0  # nothing takes this long, so whatever does hangs
-_WALL = 1_000_000_000.0  # years before the database's: no decision here may compare the two
-
 T = TypeVar("T")
-
-_started: ContextVar[asyncio.Task[Any] | None] = ContextVar("_started", default=None)
-"""What the test started, for all tasks that came of it."""
-
-
-@dataclass(slots=True)
-class _Halt:
-    """Where a task stands still, and until when, unless the test lets it go on before.
-
-    of: what the test started, and so waits for; the task itself, or one that had it do part of its work.
-    """
-
-    where: str
-    until: float
-    go: asyncio.Future[None]
-    of: asyncio.Task[Any]
-
-
-class Stage:
-    """Time, and who stands still."""
-
-    def __init__(self) -> None:
-        self.time = 0.0
-        self._halts: dict[asyncio.Task[Any], _Halt] = {}
-        self._moved = asyncio.Event()
-
-    async def halt(self, where: str, until: float = math.inf) -> None:
-        """Called by what is tested: stand still until the test goes on, or until that time has come."""
-        task = asyncio.current_task()
-        assert task is not None
-        halt = _Halt(where, until, asyncio.get_running_loop().create_future(), _started.get() or task)
-        self._halts[task] = halt
-        self._moved.set()
-        try:
-            await halt.go
-        finally:
-            if self._halts.get(task) is halt:
-                del self._halts[task]
-
-    def where(self, task: asyncio.Task[Any]) -> str:
-        """Where the task stands still; empty while it moves or once it has ended."""
-        halted = self._halted(task)
-        return self._halts[halted].where if halted else ""
-
-    def halted_at(self, where: str) -> asyncio.Task[Any] | None:
-        """A task that stands still there."""
-        return next((task for task, halt in self._halts.items() if halt.where == where), None)
-
-    async def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run work until it has ended or stands still."""
-
-        async def started() -> T:
-            _started.set(asyncio.current_task())
-            return await work
-
-        task = asyncio.get_running_loop().create_task(started())
-        await self.settle(task)
-        return task
-
-    async def resume(self, task: asyncio.Task[Any], error: Exception | None = None) -> None:
-        """Let a task go on, or fail where it stands, until it has ended or stands still again."""
-        halted = self._halted(task)
-        assert halted is not None
-        halt = self._halts.pop(halted)
-        if error is None:
-            halt.go.set_result(None)
-        else:
-            halt.go.set_exception(error)
-        # What was started may be cancelled, and a part of its work go on.
-        await self.settle(halted if halt.of.done() else halt.of)
-
-    def _halted(self, task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
-        """The task that stands still: itself, or one that it started for a part of its work."""
-        return next((halted for halted, halt in self._halts.items() if task in (halted, halt.of)), None)
-
-    async def settle(self, task: asyncio.Task[Any], unless: Callable[[], bool] = lambda: False) -> None:
-        """Return once the task has ended or stands still, or `unless` is true."""
-        task.add_done_callback(lambda _: self._moved.set())
-        async with asyncio.timeout(_REAL_SECONDS):
-            while not (task.done() or self._halted(task) or unless()):
-                self._moved.clear()
-                await self._moved.wait()
-
-    async def advance(self, seconds: float) -> None:
-        """Let time pass; whoever only waited for it goes on."""
-        self.time += seconds
-        for task, halt in sorted(self._halts.items(), key=lambda item: item[1].until):
-            if halt.until <= self.time and self._halts.get(task) is halt:
-                await self.resume(task)
-
-    async def close(self) -> None:
-        """End whoever still stands."""
-        tasks = list(self._halts)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-class MachineClock:
-    """The clock of one machine: implements ports.Clock. Each begins at another time, and rates differ a little."""
-
-    def __init__(self, stage: Stage, began: float = 1.0, rate: float = 1.0) -> None:
-        self._stage, self._began, self._rate = stage, began, rate
-
-    def now(self) -> float:
-        return _WALL + self._stage.time
-
-    def monotonic(self) -> float:
-        return self._began + self._stage.time * self._rate
-
-    async def sleep(self, seconds: float) -> None:
-        await self._stage.halt("asleep", self._stage.time + seconds / self._rate)
-
-
-class HaltingLink:
-    """A feed connection that halts before each statement, and again before its answer is seen.
-
-    is_cut: whether its server is gone, which its next statement will find. is_hinted: whether it ends its idling for a
-    glance, rather than for the beat that is due.
-    """
-
-    def __init__(self, link: FeedLink, stage: Stage) -> None:
-        self._link, self._stage = link, stage
-        self.is_cut = False
-        self.is_hinted = False
-
-    async def _halting(self, name: str, statement: Coroutine[Any, Any, T]) -> T:
-        try:
-            await self._stage.halt(f"before {name}")
-            if self.is_cut:
-                raise StoreUnavailable("cut")
-            answer = await statement
-        finally:
-            statement.close()
-        await self._stage.halt(f"after {name}")
-        return answer
-
-    async def current_revision(self) -> int:
-        return await self._halting("start", self._link.current_revision())
-
-    async def beat(self, replica_id: str, applied_revision: int, lease: float) -> None:
-        await self._halting("upsert", self._link.beat(replica_id, applied_revision, lease))
-
-    async def read_changes(self, after: int) -> ChangesRead:
-        return await self._halting("read", self._link.read_changes(after))
-
-    async def acknowledge(self, replica_id: str, applied_revision: int) -> None:
-        await self._halting("acknowledge", self._link.acknowledge(replica_id, applied_revision))
-
-    async def deregister(self, replica_id: str) -> None:
-        await self._halting("deregister", self._link.deregister(replica_id))
-
-    async def changed(self, seconds: float) -> bool:
-        await self._stage.halt("idle")
-        hinted, self.is_hinted = self.is_hinted, False
-        return hinted
-
-    def hint(self) -> None:
-        """As the verifier does, which then waits: here for a whole beat."""
-
-
-class HaltingLinks:
-    """Opens feed connections that halt; `current` is the newest."""
-
-    def __init__(self, links: FeedLinks, stage: Stage) -> None:
-        self._links, self._stage = links, stage
-        self.current: HaltingLink | None = None
-
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[FeedLink]:
-        async with self._links.open() as link:
-            self.current = HaltingLink(link, self._stage)
-            yield self.current
-
-
-class HeldReader(PostgresReader):
-    """Halts once between a load's query and its answer, where `hold` says at which name; `hold_forms`: for forms."""
-
-    def __init__(self, pool: asyncpg.Pool, stage: Stage) -> None:
-        super().__init__(pool, LEASE)
-        self._stage = stage
-        self.hold = self.hold_forms = ""
-
-    async def read_forms(self, after: tuple[int, str], limit: int) -> FormsRead:
-        hold, self.hold_forms = self.hold_forms, ""
-        found = await super().read_forms(after, limit)
-        if hold:
-            await self._stage.halt(hold)
-        return found
-
-    async def load_records(self, key_ids: Sequence[str]) -> Mapping[str, Loaded]:
-        hold, self.hold = self.hold, ""
-        found = await super().load_records(key_ids)
-        if hold:
-            await self._stage.halt(hold)
-        return found
-
-
-class QuickHasher(SecretHasher):
-    """Takes the tag of a secret for proof enough: Argon2 has no part in this.
-
-    It can foretell credentials before the keys are made, so that a replica may meet a key that does not exist yet.
-    """
-
-    def __init__(self, peppers: Peppers, tag_key: bytes) -> None:
-        super().__init__(peppers, tag_key, SystemEntropy(), threads=1)
-        self._foretold: deque[NewCredential] = deque()
-
-    async def proves(self, key_id: str, secret: str, sealed: SecretHash) -> bool:
-        return not self.refuses(key_id, secret, sealed)
-
-    def foretell(self) -> NewCredential:
-        """The credential of the next key that is made."""
-        self._foretold.append(super().make_credential("lg"))
-        return self._foretold[-1]
-
-    def make_credential(self, prefix: str) -> NewCredential:
-        return self._foretold.popleft() if self._foretold else super().make_credential(prefix)
-
-    def forget(self) -> None:
-        """Foretell nothing any more."""
-        self._foretold.clear()
-
-
-class NoRenewal:
-    """Implements ports.RenewsHashes: nothing here has an old hash."""
-
-    def renew(self, key_id: str, secret: str, sealed: SecretHash) -> None:
-        raise AssertionError(key_id)
-
-
-class NoUsage:
-    """Implements ports.RecordsUsage: nobody here asks what keys are used for."""
-
-    def record(self, verification: Verification, question: Question, record: Record | None) -> None:
-        """Forget it."""
-
-
-class HaltingTable(PostgresReplicaTable):
-    """The rows of `replicas`. Whoever waits for acknowledgements hears none, and polls as the world's time passes.
-
-    hold: whether the next mutation halts before it reads them.
-    """
-
-    def __init__(self, pool: asyncpg.Pool, url: str, clock: MachineClock, stage: Stage) -> None:
-        super().__init__(pool, url, LEASE)
-        self._clock, self._stage = clock, stage
-        self.hold = False
-
-    async def read(self) -> Replicas:
-        hold, self.hold = self.hold, False
-        if hold:
-            await self._stage.halt("before rows")
-        return await super().read()
-
-    @asynccontextmanager
-    async def acknowledgements(self) -> AsyncIterator[Acknowledgements]:
-        yield _Deaf(self._clock)
-
-
-class _Deaf:
-    def __init__(self, clock: MachineClock) -> None:
-        self._clock = clock
-
-    async def wait(self, replica_ids: Collection[str], revision: int, seconds: float) -> None:
-        await self._clock.sleep(seconds)
 
 
 @dataclass(slots=True, kw_only=True)
