@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from benchmarks import plots
 from benchmarks.house import Bench, Options, opened
 from benchmarks.load import H2loadMissing
 from benchmarks.machine import described
@@ -33,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     path = write(given.output, given.name, machine, figures, points)
+    for name, draw in (("latency", plots.latency), ("growth", plots.growth)):
+        if name in points:
+            draw(given.output / f"{given.name}-{name}.svg", points[name])
     print(f"\n{table(figures)}\n\n{time.monotonic() - began:.0f} s; {path}")
     return int(any(figure.met is False for figure in figures))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from benchmarks import batch, cold, envoy, flood, hot, memory, overload, revoke, start, workers
+from benchmarks import batch, cold, envoy, flood, growth, hot, latency, memory, overload, revoke, start, workers
 from benchmarks.house import Bench
 from benchmarks.report import Figure
 
@@ -25,5 +25,7 @@ ROWS: Mapping[str, Measure] = {
     "workers": workers.run,
     "overload": overload.run,
     "envoy": envoy.run,
+    "latency": latency.run,
+    "growth": growth.run,
 }
 """In the order of the table. Rows that one function measures are measured together."""

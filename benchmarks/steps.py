@@ -79,6 +79,7 @@ class Hot:
         self.limits = LimitCharger(
             LocalRates(clock), None, Quotas(cast("Any", None), clock), clock, processes=lambda: 1
         )
+        self.usage = UsageCollector(cast("Any", None), clock, Noticing(clock))
         feed = Feed(cast("Any", None), self.cache, clock, "bench", 1e9)
         feed._valid_until = float("inf")  # noqa: SLF001 - there is no database to beat to
         nobody = cast("Any", None)
@@ -91,7 +92,7 @@ class Hot:
             renewal=nobody,
             clock=clock,
             limits=self.limits,
-            usage=UsageCollector(nobody, clock, Noticing(clock)),
+            usage=self.usage,
         )
         self.servicer = VerifyServicer(self.verifier)
         self.credentials = [self.hasher.make_credential("lg") for _ in range(count)]
@@ -150,6 +151,7 @@ def main() -> None:
         ("digest the secret", hasher.digest, [credential.secret for credential in hot.credentials]),
         ("the checks", lambda record: decide(record, question, 1.0), records),
         ("charge the rate limit", lambda record: hot.limits.charge_from_memory(record.limits, 1), records),
+        ("note the use", lambda made: hot.usage.record(made, question, made.record), verifications),
         ("put the answer together", verification_to, verifications),
         ("count the decision", lambda _: observability.count_decision(None), requests),
         ("the whole of it", hot.servicer.verify_at_once, payloads),

@@ -97,6 +97,17 @@ async def test_what_waited_too_long_is_refused_with_a_time_to_come_back(slow: Sl
     assert all(refusal.retry_after for refusal in refusals)
 
 
+async def test_a_few_calls_are_served_after_a_pause_of_the_whole_process(slow: Slow) -> None:
+    async with grpc.aio.insecure_channel(slow.server.address) as channel:
+        verify: Any = channel.unary_unary(PATH)
+        await verify(REQUEST, timeout=20)
+        calls = [asyncio.ensure_future(verify(REQUEST, timeout=20)) for _ in range(20)]
+        await asyncio.sleep(0.01)  # in which they are sent
+        time.sleep(2 * LONGEST_SECONDS)
+
+        assert await asyncio.gather(*calls) == [REQUEST] * 20
+
+
 async def test_after_the_burst_everybody_is_served_again(slow: Slow) -> None:
     await asyncio.to_thread(offer, slow.server.address, CALLS)
 

@@ -31,6 +31,8 @@ AtOnce = Callable[[bytes], bytes | None]
 
 EVENTS = 256
 """Calls taken up in one go."""
+FEW = 64
+"""Calls that are no queue: they are served however long they waited, as after a pause of the whole process."""
 CALLS_AT_ONCE = 4_096
 """Calls whose handlers run or wait, such as for the database."""
 
@@ -47,6 +49,8 @@ class NativeServer(pygrpc_native.aio.Server):
         super().__init__(options=options, io_threads=_IO_THREADS)
         self._clock = clock
         self._admission = Admission()
+        self._arrived = 0  # counted by the thread that waits for events alone
+        self._taken_up = 0  # counted by the event loop's alone
         self._answers: Mapping[str, AtOnce] = {}
         self._refusals: Mapping[str, bytes] = {}
         self._always: Collection[str] = ()
@@ -88,6 +92,7 @@ class NativeServer(pygrpc_native.aio.Server):
         assert front is not None
         assert loop is not None
         while (events := front.recv_batch_details(EVENTS)) is not None:
+            self._arrived += len(events)
             try:
                 loop.call_soon_threadsafe(self._take_up, self._clock.monotonic(), events)
             except RuntimeError:
@@ -99,7 +104,9 @@ class NativeServer(pygrpc_native.aio.Server):
             self._on_events(events)
             return
         now = self._clock.monotonic()
-        if not self._admission.admits(now - arrived, now):
+        waiting = self._arrived - self._taken_up
+        self._taken_up += len(events)
+        if waiting > FEW and not self._admission.admits(now - arrived, now):
             events = self._refuse(events)
         answered, others = self._answer(events)
         front = self._front
