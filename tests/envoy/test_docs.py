@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -70,6 +71,7 @@ def test_links_lead_somewhere() -> None:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the demonstration needs curl")
 def test_the_transcript_is_what_the_demonstration_shows() -> None:
     binary()
     done = subprocess.run(
