@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from tests.e2e.commands import Cli, on_terminal
 from tests.support.postgres import Postgres
 from tests.support.server import ServerProcess, environment, make_root_key, run_command
 
@@ -61,6 +63,17 @@ def test_an_explanation_is_a_line_for_each_check(env: Mapping[str, str], tmp_pat
     assert "INSUFFICIENT_PERMISSIONS  FAILS" in told
     assert "orders.write was asked for; the key holds orders.read." in told
     assert told.rstrip().endswith("deny: INSUFFICIENT_PERMISSIONS")
+
+
+def test_explanations_and_the_audit_log_fit_the_terminal(env: Mapping[str, str], tmp_path: Path) -> None:
+    key_id = make_key(env, tmp_path / "key", "--permission", "a.very.long.permission.indeed", "--name", "a long name")
+    cli = Cli(dict(env), "no secret of ours")
+    for command in (["keys", "explain", key_id, "--requires", "another.very.long.permission"], ["audit", "list"]):
+        shown = on_terminal(cli, *command)
+        assert shown.code == 0
+        assert max(len(re.sub(r"\x1b\[[0-9;]*m", "", line)) for line in shown.shown.splitlines()) <= 80
+    explained = " ".join(on_terminal(cli, "keys", "explain", key_id).shown.split())
+    assert "the key holds a.very.long.permission.indeed" in explained, "wrapped, not cut"
 
 
 def test_all_keys_of_an_owner_are_revoked_after_they_were_counted(env: Mapping[str, str], tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ _COLUMNS = [
     Column("number", whole=True),
     Column("time", whole=True),
     Column("method", whole=True),
-    Column("target", whole=True),
+    Column("target"),
     Column("tenant"),
-    Column("actor", whole=True),
+    Column("actor"),
     Column("reason"),
 ]
 

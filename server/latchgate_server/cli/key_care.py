@@ -111,7 +111,7 @@ def explain(
         [text.reason(check.denial_reason), "passes" if check.passed else "FAILS", check.detail]
         for check in response.checks
     ]
-    print_list([Column("check", whole=True), Column("outcome", whole=True), Column("detail", whole=True)], rows)
+    print_list([Column("check", whole=True), Column("outcome", whole=True), Column("detail", wraps=True)], rows)
     allowed = response.decision == decision_pb2.DECISION_ALLOW
     print(f"\n{'allow' if allowed else f'deny: {text.reason(response.denial_reason)}'}")
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, TextIO
+from typing import Annotated, Literal, TextIO
 
 import typer
 from google.protobuf.json_format import MessageToJson
@@ -53,10 +53,15 @@ Output = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a list. whole: its values are there to be copied, and so are never cut."""
+    """A column of a list.
+
+    whole: its values are there to be copied, and so are never cut. wraps: they are sentences, and go on in the next
+    line where others are cut.
+    """
 
     title: str
     whole: bool = False
+    wraps: bool = False
 
 
 Rows = Sequence[tuple[str, str]]
@@ -76,7 +81,7 @@ def print_json(message: Message) -> None:
 
 
 def print_list(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
-    """Print a line for each row. On a terminal, what does not fit is cut; elsewhere nothing is."""
+    """Print a line for each row. On a terminal, what does not fit is cut or wrapped; elsewhere nothing is."""
     cells = [[_cell(value or NOTHING) for value in row] for row in rows]
     widths = [
         max(len(column.title), *(row[place].cell_len for row in cells), 0) for place, column in enumerate(columns)
@@ -85,7 +90,8 @@ def print_list(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None
         widths = fitted(widths, [not column.whole for column in columns], console(sys.stdout).width)
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
     for column, width in zip(columns, widths, strict=True):
-        table.add_column(column.title.upper(), no_wrap=True, overflow="ellipsis", width=width)
+        overflow: Literal["fold", "ellipsis"] = "fold" if column.wraps else "ellipsis"
+        table.add_column(column.title.upper(), no_wrap=not column.wraps, overflow=overflow, width=width)
     for row in cells:
         table.add_row(*row)
     print_table(table, _UNBOUNDED)
