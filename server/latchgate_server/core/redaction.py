@@ -23,9 +23,12 @@ def kept(text: str, limit: int = bounds.REQUEST_INFO_LENGTH) -> str:
     return plain[:limit]
 
 
+_NOTHING = RequestInfo("", "", "", "")
+
+
 def kept_request(request: RequestInfo | None) -> RequestInfo:
     """What may be kept of a description of a request: of its path no query, where credentials often stand."""
     if request is None:
-        return RequestInfo("", "", "", "")
+        return _NOTHING
     path = request.path.partition("?")[0]
     return RequestInfo(kept(request.method), kept(request.host), kept(path), kept(request.user_agent))

@@ -15,8 +15,9 @@ from latchgate_server.core.usage import ALLOWED, KeyTally, Source, Use
 KEYS = 100_000
 COUNTERS = 500_000
 SOURCES = 50_000
-USES = 10_000
-"""Single uses that wait to be written; beyond them each key keeps its latest alone."""
+USES = 2_000
+"""Single uses that wait to be written. Beyond them a key's next one replaces its oldest, and a key without one gets
+none: where more than that are made in a second, those that are kept are a sample, and the database is spared."""
 
 DESCRIPTIONS = 8_000_000
 """Characters of descriptions of requests that wait to be written."""
@@ -36,6 +37,8 @@ class Slot:
     last: _UseEvent | None = None
     sources: dict[str, Source] = field(default_factory=dict)
     uses: list[_UseEvent] = field(default_factory=list)
+    loose: int = 0
+    """Characters of the latest use's description, where that use is not among the single ones."""
 
 
 class Tallies:
@@ -43,19 +46,26 @@ class Tallies:
 
     def __init__(self) -> None:
         self._slots: dict[str, Slot] = {}
+        self._sealed: dict[str, Slot] = {}
         self._counters = 0
         self._sources = 0
         self._uses = 0
         self._characters = 0
+        self._dropped_uses = 0
 
     def __len__(self) -> int:
-        return len(self._slots)
+        return len(self._slots) + len(self._sealed)
+
+    @property
+    def has_sealed(self) -> bool:
+        """Whether something waits for `take`."""
+        return bool(self._sealed)
 
     def slot(self, identity: Identity) -> Slot | None:
         """The slot of a key; None where there is no room for another."""
         slot = self._slots.get(identity.key_id)
         if slot is None:
-            if len(self._slots) >= KEYS:
+            if len(self) >= KEYS:
                 observability.USAGE_DROPPED.labels("counter").inc()
                 return None
             slot = self._slots[identity.key_id] = Slot(identity.key_id, identity.tenant_id)
@@ -84,13 +94,17 @@ class Tallies:
         if client_ip:
             self._note_source(slot, client_ip, now, 1)
         uses = slot.uses
+        if self._uses >= USES:
+            self._dropped_uses += 1
+            if not uses:
+                self._characters -= slot.loose
+                slot.loose = sum(map(len, request or ()))
+                return
+            self._forget(slot, 1)
         uses.append(slot.last)
         self._uses += 1
         if len(uses) >= 2 * bounds.USES_PER_KEY:
             self._forget(slot, bounds.USES_PER_KEY)
-        elif self._uses > USES and len(uses) > 1:
-            self._forget(slot, 1)
-            observability.USAGE_DROPPED.labels("use").inc()
 
     def use_cached(self, slot: Slot, time: float, client_ip: str, user: str, count: int) -> None:
         """Note uses of which only the latest is known. time: Unix seconds."""
@@ -100,11 +114,22 @@ class Tallies:
         if client_ip:
             self._note_source(slot, client_ip, time, count)
 
+    def seal(self) -> None:
+        """Let `take` give what was collected up to now, unless something waits for it already.
+
+        So what is taken until nothing waits has no key twice.
+        """
+        observability.USAGE_DROPPED.labels("use").inc(self._dropped_uses)
+        self._dropped_uses = 0
+        if not self._sealed:
+            self._sealed, self._slots = self._slots, {}
+
     def take(self) -> KeyTally:
-        """Remove the slot that was opened first, and return it fit to be written."""
-        slot = self._slots.pop(next(iter(self._slots)))
+        """Remove a slot that was sealed, and return it fit to be written."""
+        _, slot = self._sealed.popitem()
         self._counters -= len(slot.counts)
         self._sources -= len(slot.sources)
+        self._characters -= slot.loose
         self._forget(slot, max(0, len(slot.uses) - bounds.USES_PER_KEY))
         uses = [_kept_use(event) for event in slot.uses]
         last = None if slot.last is None else _kept_use(slot.last)

@@ -139,23 +139,30 @@ class UsageCollector:
         async with self._flushing:
             began = self._clock.now()
             self._count()
-            left = len(self._tallies)
-            while self._batch or left > 0:
-                if not self._batch:
-                    self._sequence += 1
-                    self._batch = await self._next_batch()
-                    left -= len(self._batch)
-                if not await self._write():
+            # First what an earlier flush has left, if any, and only then what came since.
+            rounds = 2 if self._batch or self._tallies.has_sealed else 1
+            for _ in range(rounds):
+                self._tallies.seal()
+                if not await self._write_sealed():
                     observability.USAGE_LAG.set(self._clock.now() - self._written_until)
                     return False
             self._written_until = began
             observability.USAGE_LAG.set(0)
             return True
 
+    async def _write_sealed(self) -> bool:
+        while self._batch or self._tallies.has_sealed:
+            if not self._batch:
+                self._sequence += 1
+                self._batch = await self._next_batch()
+            if not await self._write():
+                return False
+        return True
+
     async def _next_batch(self) -> Sequence[KeyTally]:
         batch: list[KeyTally] = []
         uses = work = 0
-        while len(self._tallies) and len(batch) < BATCH_KEYS and uses < BATCH_USES:
+        while self._tallies.has_sealed and len(batch) < BATCH_KEYS and uses < BATCH_USES:
             tally = self._tallies.take()
             batch.append(tally)
             uses += len(tally.uses)
