@@ -1,12 +1,11 @@
-"""The README and docs/cli.md hold: their commands do what they show, their tables and links match the checkout."""
+"""The documents hold: their commands do what they show, their tables and links match the checkout."""
 
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,92 +14,30 @@ import typer.main
 from latchgate_server.cli import app, remote
 from latchgate_server.config import Settings, load_settings
 from tests.support.postgres import Postgres
-from tests.support.server import ServerProcess, environment, make_root_key
+from tests.support.transcripts import Desk, Shell, Step, desk, masked, run_document, transcript
 
 ROOT = Path(__file__).resolve().parents[2]
 README, CLI = ROOT / "README.md", ROOT / "docs" / "cli.md"
+GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
 
-MARK = "=== the next command ==="
-# What differs from run to run, each with what it is compared as.
-MASKS = {
-    r"\blg_[0-9A-Za-z]{22}\b": "KEY_ID",
-    r"\b\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?Z": "TIME",
-    r"\brevision \d+": "REVISION",
-    r"\bwaited \d+ms": "WAITED",
-    r'(?m)^( *"?etag"?:? +)"?\d+"?': r"\1ETAG",
-    # Whether a use of the second before shows yet is a matter of luck, and with its name the width of the first column.
-    r"(?m)^last use  .*\n": "",
-    r"(?m)(?<=\S) {2,}": "  ",
-}
 NO_DEFAULT = {"database_url", "pepper", "pepper_file", "denials", "client_ip_header"}
 
 
-@dataclass(frozen=True)
-class Step:
-    """A command and what it shows, standard output and error alike."""
-
-    command: str
-    shown: str
-
-
-def transcript(document: Path) -> list[Step]:
-    blocks = re.findall(r"^```console\n(.*?)^```", document.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    parts = [part for block in blocks for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
-    return [Step(command, shown) for command, _, shown in (part.partition("\n") for part in parts)]
-
-
-@dataclass(frozen=True)
-class Shell:
-    """Where somebody types: a folder, and the environment of a shell."""
-
-    folder: Path
-    env: Mapping[str, str]
-
-    def run(self, steps: Sequence[Step]) -> list[Step]:
-        """Run all commands in one shell and return what they showed."""
-        # Between two commands stands a mark, and `$?` stays what the command before has left.
-        script = "".join(f"status=$?\necho '{MARK}'\n(exit $status)\n{step.command}\n" for step in steps)
-        done = subprocess.run(
-            ["bash"],
-            input=script,
-            env=self.env,
-            cwd=self.folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        shown = done.stdout.split(f"{MARK}\n")[1:]
-        return [Step(step.command, text) for step, text in zip(steps, shown, strict=True)]
-
-
-def masked(steps: Sequence[Step]) -> list[Step]:
-    found = []
-    for step in steps:
-        shown = step.shown
-        for pattern, name in MASKS.items():
-            shown = re.sub(pattern, name, shown)
-        found.append(Step(step.command, shown))
-    return found
+@pytest.fixture(scope="module")
+def desk_(postgres: Postgres) -> Iterator[Desk]:
+    """A server that the commands of every document go to."""
+    folder = Path(tempfile.mkdtemp(prefix="latchgate-"))
+    try:
+        with desk(postgres, folder) as made:
+            yield made
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
-def shell(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
-    """A shell in a checkout beside which a server runs."""
-    database_url = postgres.new_database()
-    root_key = make_root_key(database_url)
-    folder = tmp_path_factory.mktemp("checkout")
-    (folder / ".latchgate").mkdir()
-    (folder / ".latchgate" / "root.key").write_text(root_key + "\n", encoding="ascii")
-    # Where the README's first line finds `latchgate`.
-    (folder / ".venv").symlink_to(sys.prefix)
-    with ServerProcess(database_url) as server:
-        addresses = {
-            "LATCHGATE_ADMIN_ADDRESS": server.admin_address,
-            "LATCHGATE_VERIFY_ADDRESS": server.verify_address,
-        }
-        yield Shell(folder, environment("") | addresses)
+def shell(desk_: Desk) -> Shell:
+    """A shell in a checkout beside which the server runs."""
+    return desk_.shell("checkout")
 
 
 @pytest.fixture(scope="module")
@@ -117,13 +54,18 @@ def test_the_readme_shows_what_its_commands_do(readme_shown: list[Step]) -> None
 
 def test_the_page_about_the_command_line_shows_what_its_commands_do(readme_shown: list[Step], shell: Shell) -> None:
     (shell.folder / "acme.key").unlink()
-    first, *_ = transcript(README)
     steps = transcript(CLI)
 
-    _, *shown = shell.run([first, *steps])
+    shown = run_document(shell, CLI)
 
     assert len(steps) == 9
     assert masked(shown) == masked(steps)
+
+
+@pytest.mark.parametrize("document", GUIDES, ids=lambda path: path.stem)
+def test_a_guide_shows_what_its_commands_do(desk_: Desk, document: Path) -> None:
+    """`python -m tests.support.transcripts DOCUMENT` writes what they show anew."""
+    assert masked(run_document(desk_.shell(document.stem), document)) == masked(transcript(document))
 
 
 def test_a_transcript_that_rots_is_noticed(readme_shown: list[Step]) -> None:
@@ -173,7 +115,9 @@ def test_the_page_about_the_command_line_names_every_command_and_variable() -> N
         assert f"| `{variable}` | |" in page
 
 
-@pytest.mark.parametrize("document", [README, CLI, ROOT / "CHANGELOG.md"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "document", [README, ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")], ids=lambda path: path.name
+)
 def test_links_lead_somewhere(document: Path) -> None:
     targets = re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text(encoding="utf-8"))
 

@@ -122,7 +122,8 @@ def _page(arguments: _Arguments, matching: KeyFilter, before: ListPosition | Non
         if state is not None:
             conditions.append(PARTS["in_state"].format(state=arguments.place(state.name)))
         given = {
-            "tables": _joined(tables),
+            "tables": f"{tables[0].name} AS {tables[0].alias} {_joins(tables)}",
+            "joins": _joins(tables),
             "conditions": " AND ".join(conditions) or "true",
             "limit": arguments.place(limit),
         }
@@ -172,10 +173,11 @@ def _tables(matching: KeyFilter, state: KeyState | None) -> list[_Table]:
     return tables if tables and of_keys == (None,) * len(of_keys) else [*tables, _KEYS]
 
 
-def _joined(tables: Sequence[_Table]) -> str:
+def _joins(tables: Sequence[_Table]) -> str:
+    """The tables but the first, joined to it."""
     first, *others = tables
     joins = [f"JOIN {table.name} AS {table.alias} ON {table.key_number} = {first.key_number}" for table in others]
-    return " ".join([f"{first.name} AS {first.alias}", *joins])
+    return " ".join(joins)
 
 
 def _conditions(

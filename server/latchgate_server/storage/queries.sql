@@ -91,11 +91,15 @@ WITH RECURSIVE walk (chunk, numbers, found, in_text, at_start) AS (
     ) AS sought
     CROSS JOIN LATERAL (
         SELECT ARRAY(
-            SELECT kt.number FROM {{tables}}
-            WHERE (latchgate_pieces(kt.number, kt.key_id, kt.text) @> sought.in_text
-                   OR latchgate_pieces(kt.number, kt.key_id, kt.text) @> sought.at_start)
-              AND (strpos(kt.text, lower({{search}})) > 0 OR starts_with(kt.key_id, {{search}}))
-              AND {{conditions}}
+            SELECT kt.number
+            FROM (
+                SELECT number, tenant_id FROM key_texts AS kt
+                WHERE (latchgate_pieces(kt.number, kt.key_id, kt.text) @> sought.in_text
+                       OR latchgate_pieces(kt.number, kt.key_id, kt.text) @> sought.at_start)
+                  AND (strpos(kt.text, lower({{search}})) > 0 OR starts_with(kt.key_id, {{search}}))
+                OFFSET 0  -- so that no other index is tried first
+            ) AS kt {{joins}}
+            WHERE {{conditions}}
             ORDER BY kt.number DESC LIMIT {{limit}}
         ) AS numbers
     ) AS page

@@ -224,7 +224,7 @@ END
 $$;
 
 CREATE FUNCTION public.latchgate_pieces(number bigint, key_id text, whole text) RETURNS text[]
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    LANGUAGE sql IMMUTABLE STRICT COST 10000 PARALLEL SAFE
     AS $$
     SELECT array_agg((number >> 13) || piece) FROM (
         SELECT ' ' || substr(whole, place, size) AS piece

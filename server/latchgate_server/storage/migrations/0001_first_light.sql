@@ -367,7 +367,7 @@ CREATE INDEX key_texts_tenant ON key_texts (tenant_id, number);
 -- What of a key can be looked for: the chunk of 8,192 keys that it belongs to, with each piece of up to three characters of
 -- its text and, behind '^', with some starts of its id. A search goes from chunk to chunk and stops when it has a page.
 CREATE FUNCTION latchgate_pieces(number bigint, key_id text, whole text) RETURNS text[]
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE COST 10000 AS $$
     SELECT array_agg((number >> 13) || piece) FROM (
         SELECT ' ' || substr(whole, place, size) AS piece
         FROM generate_series(1, 3) AS size CROSS JOIN generate_series(1, length(whole) - size + 1) AS place
