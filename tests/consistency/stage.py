@@ -72,8 +72,8 @@ class Stage:
             return await work
 
         task = asyncio.get_running_loop().create_task(started())
-        # What nobody waits for any more is logged when it is collected, at whatever moment that is; and Python 3.11 cannot
-        # bear a traceback that is written while it parses (python/cpython#106905).
+        # What nobody waits for any more would be logged when it is collected, at whatever moment that is; and Python
+        # 3.11 cannot bear a traceback that is written while it parses (python/cpython#106905).
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         await self.settle(task)
         return task

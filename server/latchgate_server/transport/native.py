@@ -82,7 +82,7 @@ class NativeServer(pygrpc_native.aio.Server):
     async def stop(self, grace: float | None) -> None:
         """Let calls in flight finish for up to `grace` seconds, and close."""
         # The library's own threads write the answers, and its `stop` closes the connections without waiting for them.
-        if not self._stopping:
+        if self._front is not None and not self._stopping:
             self._front = cast("NativeGrpcFront", _PatientFront(self._front))
         await super().stop(grace)
 
