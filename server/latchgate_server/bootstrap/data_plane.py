@@ -1,0 +1,115 @@
+"""The data plane: what a verification needs, built from the bottom up."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from latchgate_server.admin.renewal import HashRenewal
+from latchgate_server.bootstrap.database import USAGE_CONNECTIONS, Database
+from latchgate_server.config import Settings, SettingsProblem
+from latchgate_server.core.credential_sources import CredentialSources
+from latchgate_server.hashing import SecretHasher
+from latchgate_server.storage.feed_link import PostgresFeedLinks
+from latchgate_server.storage.pool import create_pool
+from latchgate_server.storage.usage_writer import PostgresUsageWriter
+from latchgate_server.system import SystemClock, SystemEntropy
+from latchgate_server.transport.ext_authz import EnvoyOptions
+from latchgate_server.verify.access_log import AccessLog
+from latchgate_server.verify.cache import RecordCache
+from latchgate_server.verify.feed import Feed
+from latchgate_server.verify.limits import LimitCharger, SharedRates
+from latchgate_server.verify.loader import RecordLoader
+from latchgate_server.verify.noticing import Noticing
+from latchgate_server.verify.outage import Outage
+from latchgate_server.verify.quotas import Quotas
+from latchgate_server.verify.rates import LocalRates
+from latchgate_server.verify.usage import UsageCollector
+from latchgate_server.verify.verifier import Verifier
+
+
+@dataclass(frozen=True, slots=True)
+class DataPlane:
+    """What decides, and what must run or be watched for it."""
+
+    feed: Feed
+    outage: Outage
+    cache: RecordCache
+    quotas: Quotas
+    limits: LimitCharger
+    verifier: Verifier
+
+
+def build_data_plane(
+    settings: Settings,
+    stack: AsyncExitStack,
+    database: Database,
+    usage: UsageCollector,
+    *,
+    hasher: SecretHasher,
+    renewal: HashRenewal,
+) -> DataPlane:
+    """Build it; `stack` takes it down again. Raises SettingsProblem."""
+    clock = SystemClock()
+    cache = RecordCache(settings.cache_size)
+    loader = RecordLoader(database.loads, cache)
+    stack.push_async_callback(loader.close)
+    links = PostgresFeedLinks(settings.require_database_url(), settings.lease)
+    feed = Feed(links, cache, clock, SystemEntropy().bytes(16).hex(), settings.lease)
+    outage = Outage(feed, clock, settings.on_database_loss == "serve_cached", settings.max_staleness)
+    quotas = Quotas(database.quotas, clock)
+    limits = LimitCharger(
+        LocalRates(clock), _shared_rates(settings, stack), quotas, clock, processes=lambda: feed.replicas
+    )
+    verifier = Verifier(
+        cache=cache,
+        loader=loader,
+        feed=feed,
+        outage=outage,
+        hasher=hasher,
+        renewal=renewal,
+        limits=limits,
+        usage=usage,
+        clock=clock,
+    )
+    return DataPlane(feed, outage, cache, quotas, limits, verifier)
+
+
+def _shared_rates(settings: Settings, stack: AsyncExitStack) -> SharedRates | None:
+    """Raises SettingsProblem where the client for the store is not installed."""
+    address = settings.shared_limit_store
+    if address is None:
+        return None
+    if find_spec("valkey") is None:
+        raise SettingsProblem("LATCHGATE_LIMIT_STORE needs: pip install 'latchgate-server[valkey]'")
+    from latchgate_server.storage.valkey_rates import ValkeyRates  # noqa: PLC0415 - an optional extra
+
+    clock = SystemClock()
+    store = ValkeyRates(address, clock)
+    stack.push_async_callback(store.close)
+    return SharedRates(store, clock, settings.on_limit_store_loss == "deny")
+
+
+async def open_usage(settings: Settings, stack: AsyncExitStack) -> UsageCollector:
+    """What collects uses, on a connection of its own."""
+    url, lease, clock = settings.require_database_url(), settings.lease, SystemClock()
+    pool = await create_pool(url, lease, USAGE_CONNECTIONS)
+    stack.callback(pool.terminate)
+    writer = PostgresUsageWriter(pool, SystemEntropy().bytes(16).hex(), patience=lease)
+    observers = []
+    if settings.access_log:
+        access_log = AccessLog(settings.access_log, sys.stderr)
+        stack.callback(access_log.close)
+        observers.append(access_log)
+    return UsageCollector(writer, clock, Noticing(clock), observers)
+
+
+def envoy_options(settings: Settings) -> EnvoyOptions:
+    """What Envoy's requests are read and answered by."""
+    return EnvoyOptions(
+        sources=CredentialSources.parse(settings.credential_sources),
+        denials=settings.http_denials(),
+        client_ip_header=settings.client_ip_header,
+    )

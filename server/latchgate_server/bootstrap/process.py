@@ -1,0 +1,243 @@
+"""A process from its start to its end, and the commands that need a part of one."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import structlog
+
+from latchgate_server import observability
+from latchgate_server.admin.access import Access
+from latchgate_server.admin.audit_log import ChainCheck, check_chain
+from latchgate_server.admin.barrier import Barrier
+from latchgate_server.admin.first_administrator import FirstAdministrator, Recovered
+from latchgate_server.admin.housekeeping import forget_the_dead, keep_house, keep_usage
+from latchgate_server.admin.mutations import Mutations
+from latchgate_server.admin.renewal import HashRenewal
+from latchgate_server.bootstrap.control_plane import build_use_cases
+from latchgate_server.bootstrap.data_plane import DataPlane, build_data_plane, envoy_options, open_usage
+from latchgate_server.bootstrap.database import open_database
+from latchgate_server.bootstrap.tasks import Tasks
+from latchgate_server.config import Settings
+from latchgate_server.core.errors import StoreUnavailable
+from latchgate_server.core.ports import Clock
+from latchgate_server.hashing import SecretHasher
+from latchgate_server.system import SystemClock, SystemEntropy
+from latchgate_server.transport.admin_service import AdminServicer
+from latchgate_server.transport.ext_authz import AuthorizationServicer
+from latchgate_server.transport.server import (
+    Listener,
+    Server,
+    Transport,
+    admin_server,
+    choose,
+    new_event_loop,
+    verify_server,
+)
+from latchgate_server.transport.verify_service import VerifyServicer
+from latchgate_server.verify.feed import Feed
+from latchgate_server.verify.quotas import Quotas
+from latchgate_server.verify.usage import UsageCollector
+
+DRAIN_SECONDS = 10.0
+_GARBAGE_THRESHOLD = 20_000
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a process listens; metrics empty: nowhere."""
+
+    verify: str
+    admin: str
+    metrics: str
+
+
+async def initialize(settings: Settings, tell: Callable[[str], None]) -> bool:
+    """Make the tenant `latchgate` and its first administrator, and `tell` its key string.
+
+    Returns False where there is one already.
+    """
+    async with AsyncExitStack() as stack:
+        return await (await _first_administrator(settings, stack)).create(tell)
+
+
+async def recover(settings: Settings, tell: Callable[[str], None]) -> Recovered:
+    """Make another administrator like the first, switch the tenant `latchgate` on, and `tell` the key string."""
+    async with AsyncExitStack() as stack:
+        return await (await _first_administrator(settings, stack)).recover(tell)
+
+
+async def _first_administrator(settings: Settings, stack: AsyncExitStack) -> FirstAdministrator:
+    peppers = settings.require_peppers()
+    database = await open_database(settings, stack)
+    hasher = SecretHasher(peppers, await database.store.key_id_tag_key(), SystemEntropy())
+    stack.callback(hasher.close)
+    return FirstAdministrator(database.store, hasher, peppers, settings.key_prefix)
+
+
+async def check_audit_log(settings: Settings, anchor: tuple[int, bytes] | None) -> ChainCheck:
+    """Walk the audit log from its first event. anchor: sequence and hash that an earlier walk ended with."""
+    peppers = settings.require_peppers()
+    async with AsyncExitStack() as stack:
+        database = await open_database(settings, stack)
+        return await check_chain(database.store.read, peppers, anchor)
+
+
+def run_server(
+    settings: Settings, announce: Callable[[Addresses], None] | None = None, *, as_worker: bool = False
+) -> None:
+    """Serve in this process until SIGINT or SIGTERM.
+
+    announce: called once the servers are up. as_worker: other processes of ours listen on the same ports.
+    Raises SettingsProblem, SchemaProblem, NoSuchTransport, StoreUnavailable or OSError where it cannot start.
+    """
+    transport = choose(Transport(settings.transport))
+    _calm_garbage_collection()
+    with asyncio.Runner(loop_factory=lambda: new_event_loop(transport)) as runner:
+        runner.run(_serve(settings, transport, announce, as_worker))
+
+
+def _calm_garbage_collection() -> None:
+    """Look for reference cycles less often than Python does by default, and never in what was imported.
+
+    A decision makes no cycles, and what it makes is gone when it ends: looking after every 700 objects only costs.
+    """
+    gc.freeze()
+    gc.set_threshold(_GARBAGE_THRESHOLD, *gc.get_threshold()[1:])
+
+
+async def _serve(
+    settings: Settings, transport: Transport, announce: Callable[[Addresses], None] | None, as_worker: bool
+) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    if as_worker:
+        # The supervisor holds the other end: it closes when the supervisor ends, in whatever way.
+        loop.add_reader(sys.stdin, stopping.set)
+    _log.info(observability.STARTING)
+    async with AsyncExitStack() as stack:
+        process = await _start(settings, transport, stack, as_worker)
+        _log.info(
+            observability.WORKER_SERVING if as_worker else observability.SERVING,
+            verify=process.addresses.verify,
+            admin=process.addresses.admin,
+            metrics=process.addresses.metrics,
+        )
+        if announce is not None:
+            announce(process.addresses)
+        await process.tasks.first_end(stopping)
+        _log.info(observability.DRAINING)
+        await process.drain()
+    _log.info(observability.STOPPED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    servers: Sequence[Server]
+    addresses: Addresses
+    tasks: Tasks
+    feed: Feed
+    quotas: Quotas
+    following: asyncio.Task[None]
+    usage: UsageCollector
+
+    async def drain(self) -> None:
+        """Turn health, let calls in flight finish while the feed beats, give back, write usage, deregister last."""
+        for server in self.servers:
+            await server.set_draining()
+        await asyncio.gather(*(server.stop(DRAIN_SECONDS) for server in self.servers))
+        await asyncio.gather(self.quotas.close(), self.usage.close())
+        self.feed.stop()
+        await asyncio.wait({self.following}, timeout=DRAIN_SECONDS)
+
+
+async def _start(settings: Settings, transport: Transport, stack: AsyncExitStack, reuse_port: bool) -> _Process:
+    """Build everything from the bottom up; `stack` takes it down again in reverse."""
+    peppers = settings.require_peppers()
+    clock, entropy = SystemClock(), SystemEntropy()
+    tasks = Tasks()
+
+    database = await open_database(settings, stack)
+    stack.push_async_callback(tasks.cancel)
+    hasher = SecretHasher(peppers, await database.store.key_id_tag_key(), entropy)
+    stack.callback(hasher.close)
+    renewal = HashRenewal(database.store, hasher, peppers, clock)
+
+    usage = await open_usage(settings, stack)
+    data_plane = build_data_plane(settings, stack, database, usage, hasher=hasher, renewal=renewal)
+    access = Access(data_plane.verifier, clock)
+    barrier = Barrier(database.replicas, clock)
+    stack.callback(barrier.close)
+    mutations = Mutations(database.store, access, peppers, barrier)
+    use_cases = build_use_cases(
+        database,
+        mutations,
+        peppers,
+        hasher,
+        verifier=data_plane.verifier,
+        limits=data_plane.limits,
+        key_prefix=settings.key_prefix,
+    )
+
+    following = asyncio.get_running_loop().create_task(data_plane.feed.run())
+    tasks.add(following)
+    tasks.start(renewal.run())
+    tasks.start(data_plane.quotas.run())
+    tasks.start(keep_house(database.store, clock))
+    tasks.start(forget_the_dead(database.replicas, clock))
+    tasks.start(usage.run())
+    tasks.start(keep_usage(database.store, clock, settings.usage_retention, settings.uses_retention))
+    await _first_beat(data_plane.feed, settings.lease)
+
+    verify = verify_server(
+        Listener(settings.verify_listen, transport, reuse_port),
+        VerifyServicer(data_plane.verifier),
+        AuthorizationServicer(data_plane.verifier, envoy_options(settings), clock),
+        clock,
+    )
+    admin = admin_server(
+        Listener(settings.admin_listen, transport, reuse_port), AdminServicer(access, use_cases, clock), clock
+    )
+    for server in (verify, admin):
+        stack.push_async_callback(server.stop, 0)
+        await server.start()
+    metrics = ""
+    if settings.metrics_listen:
+        metrics = stack.enter_context(observability.metrics_server(settings.metrics_listen, observability.REGISTRY))
+    for server in (verify, admin):
+        await server.set_serving()
+    tasks.start(_watch(verify, data_plane, clock, settings.lease))
+    addresses = Addresses(verify.address, admin.address, metrics)
+    return _Process((verify, admin), addresses, tasks, data_plane.feed, data_plane.quotas, following, usage)
+
+
+async def _first_beat(feed: Feed, lease: float) -> None:
+    try:
+        async with asyncio.timeout(lease * 3):
+            await feed.has_beaten.wait()
+    except TimeoutError:
+        raise StoreUnavailable("the database does not answer in time for a lease") from None
+
+
+async def _watch(server: Server, data_plane: DataPlane, clock: Clock, lease: float) -> None:
+    """Keep health and gauges true."""
+    feed = data_plane.feed
+    while True:
+        allows_stale = data_plane.outage.allows_stale()
+        can_decide = feed.has_lease() or not feed.is_lost or allows_stale
+        await server.set_deciding(can_decide)
+        observability.LEASE_VALID.set(feed.has_lease())
+        observability.CACHED_RECORDS.set(len(data_plane.cache))
+        if feed.last_beat_at is not None:
+            observability.BEAT_AGE.set(clock.monotonic() - feed.last_beat_at)
+        await clock.sleep(min(1.0, lease / 3))
