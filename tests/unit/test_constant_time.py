@@ -29,6 +29,7 @@ from latchgate_server.hashing import Pepper, Peppers, SecretHasher
 from latchgate_server.system import SystemEntropy
 from latchgate_server.verify import cache
 from latchgate_server.verify.cache import Entry
+from latchgate_server.verify.proofs import Proofs
 from latchgate_server.verify.verifier import Verifier
 
 SERVER = Path(hashing.__file__).parent
@@ -153,14 +154,14 @@ async def a_proven_secret_comes_again(monkeypatch: pytest.MonkeyPatch) -> bool:
 
 
 async def a_proven_secret_needs_no_second_proof(monkeypatch: pytest.MonkeyPatch) -> bool:
-    asked = verifier()
+    asked = verifier()._proofs
 
     async def never(*_: object) -> bool:
         return False
 
     monkeypatch.setattr(asked, "_is_proven_by_hash", never)
     entry = proven_entry("secret")
-    return await asked._is_proven(entry, "secret", "") and not await asked._is_proven(entry, "wrong", "")
+    return await asked.is_proven(entry, "secret", "") and not await asked.is_proven(entry, "wrong", "")
 
 
 PLACES = (
@@ -169,7 +170,7 @@ PLACES = (
     Place(Entry, "is_found_by", a_form_is_found),
     Place(key_format, "is_genuine_key_id", a_key_id_has_the_right_tag),
     Place(Verifier, "_answer", a_proven_secret_comes_again),
-    Place(Verifier, "_is_proven", a_proven_secret_needs_no_second_proof),
+    Place(Proofs, "is_proven", a_proven_secret_needs_no_second_proof),
 )
 ELSEWHERE: Mapping[ModuleType, str] = {
     audit_log: "an offline walk by somebody who has the pepper, over hashes that stand in the log before them",

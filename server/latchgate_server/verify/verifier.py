@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
@@ -21,7 +20,7 @@ from latchgate_server.verify.feed import Feed
 from latchgate_server.verify.imported import ImportedForms
 from latchgate_server.verify.loader import LoadedEntry, RecordLoader
 from latchgate_server.verify.outage import Outage
-from latchgate_server.verify.wrong_tries import WrongTries
+from latchgate_server.verify.proofs import Proofs
 
 
 class _Known(NamedTuple):
@@ -68,13 +67,11 @@ class Verifier:
         self._feed = feed
         self._outage = outage
         self._hasher = hasher
-        self._renewal = renewal
         self._limits = limits
         self._usage = usage
         self._clock = clock
-        self._proofs: dict[tuple[str, str, bytes], asyncio.Task[bool]] = {}
+        self._proofs = Proofs(hasher, renewal, clock)
         self._imported = ImportedForms(cache, loader, hasher, clock)
-        self._wrong_tries = WrongTries(clock)
         self._own = _Source(cache.get, loader.load)
         self._forms = _Source(self._imported.remember, self._imported.load)
 
@@ -92,7 +89,7 @@ class Verifier:
         verification = self._answer(known, secret, question)
         if verification is not None:
             return verification
-        if not await self._is_proven(known.entry, secret, question.client_ip):
+        if not await self._proofs.is_proven(known.entry, secret, question.client_ip):
             return self._deny(DenialReason.INVALID_SECRET, question, known)
         return self._decide(known, question) or await self._charge(known, question)
 
@@ -109,7 +106,7 @@ class Verifier:
         known, secret = await self._find(key_string, 0)
         if self._is_refused(known, secret) is not None:
             return None
-        return known.entry.record if await self._is_proven(known.entry, secret, client_ip) else None
+        return known.entry.record if await self._proofs.is_proven(known.entry, secret, client_ip) else None
 
     def verify_from_memory(
         self, key_string: str, question: Question, at_least_revision: int = 0
@@ -223,53 +220,6 @@ class Verifier:
         if record.secret.profile is HashProfile.GENERATED and not key_format.is_whole_secret(key_id, secret):
             return DenialReason.INVALID_SECRET
         return DenialReason.INVALID_SECRET if self._hasher.refuses(key_id, secret, record.secret) else None
-
-    async def _is_proven(self, entry: Entry, secret: str, client_ip: str) -> bool:
-        """Whether Argon2 says that the secret is right. Calls for the same key and secret share the answer.
-
-        client_ip: where wrong tries of an imported key's secret count. Raises Overloaded after too many of them.
-        """
-        record = entry.record
-        assert record is not None, "a key that does not exist has no secret"
-        digest = self._hasher.digest(secret)
-        if entry.proven is not None and hmac.compare_digest(entry.proven, digest):
-            return True
-        if record.secret.profile in (HashProfile.FOREIGN, HashProfile.IMPORTED):
-            return await self._is_proven_in_bounds(entry, record, secret, client_ip)
-        return await self._is_proven_by_hash(entry, record, secret)
-
-    async def _is_proven_in_bounds(self, entry: Entry, record: Record, secret: str, client_ip: str) -> bool:
-        key_id = record.identity.key_id
-        self._wrong_tries.begin(key_id, client_ip)
-        try:
-            proven = await self._is_proven_by_hash(entry, record, secret)
-        except Exception:
-            self._wrong_tries.forgive(key_id, client_ip)  # nobody told whether it was wrong
-            raise
-        if proven:
-            self._wrong_tries.forgive(key_id, client_ip)
-        return proven
-
-    async def _is_proven_by_hash(self, entry: Entry, record: Record, secret: str) -> bool:
-        digest = self._hasher.digest(secret)
-        same = (record.identity.key_id, record.secret.phc, digest)
-        proof = self._proofs.get(same)
-        if proof is None:
-            proof = asyncio.get_running_loop().create_task(self._prove(record, secret))
-            self._proofs[same] = proof
-            proof.add_done_callback(lambda _: self._proofs.pop(same))
-        # Whoever gives up must not take the others' answer away.
-        proven = await asyncio.shield(proof)
-        if proven:
-            entry.proven = digest
-        return proven
-
-    async def _prove(self, record: Record, secret: str) -> bool:
-        key_id = record.identity.key_id
-        proven = await self._hasher.proves(key_id, secret, record.secret)
-        if proven and self._hasher.needs_renewal(record.secret):
-            self._renewal.renew(key_id, secret, record.secret)
-        return proven
 
     def _decide(self, known: _Known, question: Question) -> Verification | None:
         """The decision about a proven key; None where its limits must be asked of others."""
