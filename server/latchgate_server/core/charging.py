@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -75,10 +77,14 @@ class HeldQuota(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """All limits that hold for a key."""
+    """All limits that hold for a key.
+
+    shape: the same for all keys whose limits differ in nothing but whose they are.
+    """
 
     rates: tuple[HeldRate, ...] = ()
     quotas: tuple[HeldQuota, ...] = ()
+    shape: str = ""
 
 
 class LimitStatus(NamedTuple):
@@ -125,6 +131,7 @@ def limits_of_tenant(tenant: Tenant, plan: Plan | None) -> Mapping[str, Limit]:
     return _by_name(plan.tenant_limits if plan else (), tenant.limits)
 
 
+@lru_cache(maxsize=1_024)
 def rate_of(limit: RateLimit) -> Rate:
     """How the bucket of a rate limit drains."""
     return Rate.of(limit.period / limit.limit, limit.burst or limit.limit)
@@ -147,7 +154,8 @@ def hold_limits(key: Key, tenant: Tenant, plan: Plan | None, resets: Mapping[tup
                 rates.append(HeldRate(held, rate_of(limit)))
             else:
                 quotas.append(HeldQuota(held, limit))
-    return Limits(tuple(rates), tuple(quotas))
+    shape = "|".join(f"{held.holder.name} {held.limit!r}" for held, _ in (*rates, *quotas))
+    return Limits(tuple(rates), tuple(quotas), sys.intern(shape))
 
 
 def _beginning(tenant: Tenant) -> Reset:
