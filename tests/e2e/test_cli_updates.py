@@ -130,7 +130,7 @@ def test_revoking_in_bulk_takes_the_filters_of_lists(cli: Cli, new_key: NewKey, 
     ("typed", "offered"),
     [
         ("ten", ["tenants"]),
-        ("tenants ", ["create", "get", "list", "update", "enable", "disable", "delete"]),
+        ("plans ", ["create", "get", "list", "update", "delete"]),
         ("tenants list --output ", ["table", "json"]),
         ("roles update x --clear ", ["name", "description", "permission", "claims"]),
         ("keys list --expires", ["--expires-before"]),
