@@ -130,9 +130,9 @@ def test_a_database_that_is_gone_is_no_reason_to_let_anybody_in(site: Site, key:
     try:
         time.sleep(LEASE * 1.2)
         assert_undecided(site.get(key))
-        assert site.get("nonsense").status == 401
+        assert_undecided(site.get("nonsense"))  # somebody may have imported a key of this form
+        assert site.get("").status == 400
         assert site.get("", "open").status == 400
-        assert site.get("nonsense", "open").status == 401
         assert site.get(key, "open").status == 200, "an operator who fails open has asked for this"
     finally:
         site.proxy.restore()
