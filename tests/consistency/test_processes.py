@@ -168,9 +168,9 @@ def psql(database_url: str) -> Iterator[Callable[[str], None]]:
         connection.terminate()
 
 
-def rows(database_url: str) -> int:
-    """How many processes the database knows of."""
-    return int(fetch(database_url, "SELECT count(*) FROM replicas"))
+def processes(database_url: str) -> set[str]:
+    """The processes that the database knows of: those that run, and crashed ones that nobody has forgotten yet."""
+    return set(fetch(database_url, "SELECT array_agg(replica_id) FROM replicas") or ())
 
 
 @pytest.fixture(scope="module")
@@ -400,12 +400,12 @@ def test_serve_cached_goes_on_for_as_long_as_it_was_told_and_says_so(
 
 
 def test_a_process_that_ends_takes_its_row_along(steady: Replica, database: str, root_key: str) -> None:
-    before = rows(database)
+    before = processes(database)
     with serving(database, root_key) as replica:
-        assert rows(database) == before + 1
+        [itself] = processes(database) - before
         replica.process.signal(signal.SIGTERM)
         assert replica.process.stop() == 0
-        assert rows(database) == before
+        assert itself not in processes(database)
     propagation, took = revoke(steady, make_key(steady))
     assert propagation.leases_expired == 0
     assert took < LEASE
@@ -447,14 +447,13 @@ def test_the_metrics_of_all_workers_are_shown_in_one_place(steady: Replica, crew
 
 def test_a_worker_that_crashes_is_replaced(steady: Replica, crew: Replica, database: str) -> None:
     key = make_key(steady)
-    before = rows(database)
+    before = processes(database)
     first, second = crew.process.worker_pids
     os.kill(first, signal.SIGKILL)
-    wait_until(lambda: len(set(crew.process.worker_pids) - {first}) == 2)
-    wait_until(lambda: rows(database) == before + 1)  # the row of the one that crashed is still there
+    wait_until(lambda: len(processes(database) - before) == 1)
     revoke(steady, make_key(steady))
-    assert rows(database) == before
-    assert second in crew.process.worker_pids
+    assert len(processes(database)) == len(before), "one came, and the one that crashed is forgotten"
+    assert set(crew.process.worker_pids) - {first} > {second}
     # With the one that was there before stopped, whoever answers is the new one.
     os.kill(second, signal.SIGSTOP)
     try:
@@ -473,21 +472,22 @@ def answers_quickly(replica: Replica, key: NewKey) -> bool:
 
 
 def test_a_supervisor_that_is_told_to_end_ends_its_workers_first(crew: Replica, steady: Replica, database: str) -> None:
-    before, workers = rows(database), crew.process.worker_pids
+    before, workers = processes(database), crew.process.worker_pids
     crew.process.signal(signal.SIGTERM)
     assert crew.process.stop() == 0
     assert not any(map(is_running, workers))
-    assert rows(database) == before - 2
+    assert len(before - processes(database)) == 2
 
 
 def test_workers_end_when_their_supervisor_is_killed(database: str, root_key: str) -> None:
-    before = rows(database)
+    before = processes(database)
     with serving(database, root_key, workers="2") as replica:
         workers = replica.process.worker_pids
-        assert rows(database) == before + 2
+        crew_of_two = processes(database) - before
+        assert len(crew_of_two) == 2
         replica.process.signal(signal.SIGKILL)
         wait_until(lambda: not any(map(is_running, workers)))
-    assert rows(database) == before, "they ended in good order"
+    assert not crew_of_two & processes(database), "they ended in good order"
 
 
 def is_running(pid: int) -> bool:
