@@ -94,7 +94,7 @@ class Hot:
             limits=self.limits,
             usage=self.usage,
         )
-        self.servicer = VerifyServicer(self.verifier)
+        self.servicer = VerifyServicer(self.verifier, clock)
         self.credentials = [self.hasher.make_credential("lg") for _ in range(count)]
         for credential in self.credentials:
             self._keep(credential, records(credential.key_id))

@@ -30,6 +30,7 @@ from argon2 import Type
 from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
 from argon2.low_level import hash_secret, verify_secret
 
+from latchgate_server import observability
 from latchgate_server.core import bounds, key_format
 from latchgate_server.core.errors import CannotDecide, Overloaded, PepperMissing
 from latchgate_server.core.imported import digest_form
@@ -145,6 +146,11 @@ class SecretHasher:
         self._queued = 0
         self._imported = 0
 
+    @property
+    def waiting(self) -> int:
+        """How many secrets Argon2 works on, or wait for it."""
+        return self._queued
+
     def make_credential(self, prefix: str) -> NewCredential:
         """A new credential, with 16 random symbols in its id and 256 random bits in its secret."""
         key_id = key_format.render_key_id(prefix, self._entropy.bytes(16), self._tag_key)
@@ -204,6 +210,7 @@ class SecretHasher:
         else:
             given = self._peppers.get(sealed.pepper_id).apply(secret)
         if self._imported >= bounds.IMPORTED_PROOFS_AT_ONCE:
+            observability.HASHES_REFUSED.inc()
             raise Overloaded("too many imported secrets are being verified at once", retry_after=1.0)
         self._imported += 1
         try:
@@ -236,10 +243,12 @@ class SecretHasher:
 
     async def _in_pool(self, work: Callable[[], _T]) -> _T:
         if self._queued >= QUEUE_LENGTH:
+            observability.HASHES_REFUSED.inc()
             raise Overloaded("too many secrets are being hashed at once", retry_after=1.0)
         self._queued += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            with observability.HASH_SECONDS.time():
+                return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         finally:
             self._queued -= 1
 

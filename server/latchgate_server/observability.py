@@ -1,20 +1,29 @@
-"""Every metric and every name of a log event or field, in one place. No secret is ever a value of any of them."""
+"""Every metric and every name of a log event or field, in one place. No secret is ever a value of any of them.
+
+docs/reference/ tells operators what each of them means.
+"""
 
 from __future__ import annotations
 
-import logging
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import TextIO
+from collections.abc import Mapping, Sequence
 
-import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from latchgate_server.core.model import DenialReason
+from latchgate_server.counting import HandsOn, PlainCounter, PlainHistogram, SummedHistogram
 
 REGISTRY = CollectorRegistry()
 """What /metrics shows."""
+
+_PLAIN = HandsOn(REGISTRY)
+hand_on = _PLAIN.hand_on
+"""Bring the metrics of the hot path up to date; a scrape of REGISTRY does it by itself."""
+
+VERIFY_METHODS = ("Verify", "BatchVerify", "Check")
+"""What the data plane is asked; Check is Envoy's."""
+
+_FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+_SLOW = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 35)
 
 DECISIONS = Counter(
     "latchgate_decisions",
@@ -35,10 +44,21 @@ UNDECIDED = Counter(
     registry=REGISTRY,
 )
 
-_DECISIONS_BY_REASON: Mapping[DenialReason | None, Counter] = {
-    None: DECISIONS.labels("ALLOW", ""),
-    **{reason: DECISIONS.labels("DENY", reason.name) for reason in DenialReason if reason},
-}
+VERIFY_SECONDS = SummedHistogram(
+    "latchgate_verify_seconds",
+    "How long calls of the data plane took, by method, until they were answered: from their arrival; where memory "
+    "alone does not tell, and on grpcio, from their turn.",
+    ["method"],
+    buckets=_FAST,
+    registry=REGISTRY,
+)
+ADMIN_SECONDS = Histogram(
+    "latchgate_admin_seconds",
+    "How long calls of AdminService took, by method; those that change something wait for every replica.",
+    ["method"],
+    buckets=_SLOW,
+    registry=REGISTRY,
+)
 MISCONFIGURED_CHECKS = Counter(
     "latchgate_misconfigured_checks",
     "Requests that Envoy asked about and that were denied because their route is not configured correctly.",
@@ -50,6 +70,28 @@ STALE_DECISIONS = Counter(
     registry=REGISTRY,
 )
 CACHED_RECORDS = Gauge("latchgate_cached_records", "Records in memory.", registry=REGISTRY, multiprocess_mode="livesum")
+CACHE_CAPACITY = Gauge(
+    "latchgate_cache_capacity", "Records that fit in memory.", registry=REGISTRY, multiprocess_mode="livesum"
+)
+CACHE_LOOKUPS = Counter(
+    "latchgate_cache_lookups",
+    "Lookups of keys, by outcome: hit, known in memory; miss, asked for in the database.",
+    ["outcome"],
+    registry=REGISTRY,
+)
+CACHE_EVICTIONS = Counter(
+    "latchgate_cache_evictions",
+    "Records that left memory, by cause: change, of what they depend on; size, for room; restart, as the feed began "
+    "anew and nothing was kept.",
+    ["cause"],
+    registry=REGISTRY,
+)
+RECORD_LOAD_SECONDS = Histogram(
+    "latchgate_record_load_seconds",
+    "How long the queries took by which verifications read records from the database.",
+    buckets=_FAST,
+    registry=REGISTRY,
+)
 RECORD_READS = Counter(
     "latchgate_record_reads",
     "Queries by which verifications read records, or forms of imported keys, from the database.",
@@ -67,10 +109,22 @@ BEAT_AGE = Gauge(
     registry=REGISTRY,
     multiprocess_mode="livemax",
 )
+REPLICAS = Gauge(
+    "latchgate_replicas",
+    "Processes that serve this database, as of the last beat. With several workers, the most that one of them saw.",
+    registry=REGISTRY,
+    multiprocess_mode="livemax",
+)
+APPLIED_REVISION = Gauge(
+    "latchgate_applied_revision",
+    "Up to which revision of the database changes are in force. With several workers, the least of them.",
+    registry=REGISTRY,
+    multiprocess_mode="livemin",
+)
 PROPAGATION = Histogram(
     "latchgate_propagation_seconds",
     "How long mutations waited until every replica had them.",
-    buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 35),
+    buckets=_SLOW,
     registry=REGISTRY,
 )
 LEASES_EXPIRED = Counter(
@@ -78,12 +132,53 @@ LEASES_EXPIRED = Counter(
     "Replicas that did not answer a mutation, so that it waited for their leases to run out.",
     registry=REGISTRY,
 )
+HASHES_WAITING = Gauge(
+    "latchgate_hashes_waiting",
+    "Secrets that Argon2 works on or that wait for it.",
+    registry=REGISTRY,
+    multiprocess_mode="livesum",
+)
+HASH_SECONDS = Histogram(
+    "latchgate_hash_seconds",
+    "How long secrets took to hash or to prove with Argon2, the wait for a thread included.",
+    buckets=_FAST,
+    registry=REGISTRY,
+)
+HASHES_REFUSED = Counter(
+    "latchgate_hashes_refused", "Secrets that were not hashed, as too many were waiting.", registry=REGISTRY
+)
+POOL_CONNECTIONS = Gauge(
+    "latchgate_pool_connections",
+    "Connections to the database that are open, by pool (control, loads, usage) and state (busy, idle).",
+    ["pool", "state"],
+    registry=REGISTRY,
+    multiprocess_mode="livesum",
+)
+POOL_CAPACITY = Gauge(
+    "latchgate_pool_capacity",
+    "Connections to the database that may be open, by pool.",
+    ["pool"],
+    registry=REGISTRY,
+    multiprocess_mode="livesum",
+)
 
 LIMIT_STORE_UP = Gauge(
     "latchgate_limit_store_up",
     "1 while the store that shares rate limits answers, or none is shared, else 0. With several workers, the least.",
     registry=REGISTRY,
     multiprocess_mode="livemin",
+)
+LIMIT_STORE_SECONDS = Histogram(
+    "latchgate_limit_store_seconds",
+    "How long calls of the store that shares rate limits took, failed ones included.",
+    buckets=_FAST,
+    registry=REGISTRY,
+)
+RATE_BUCKETS = Gauge(
+    "latchgate_rate_buckets",
+    "Buckets of rate limits in this process's memory.",
+    registry=REGISTRY,
+    multiprocess_mode="livesum",
 )
 LIMIT_STORE_LOSSES = Counter(
     "latchgate_limit_store_losses",
@@ -131,11 +226,18 @@ ACCESS_LOG_DROPPED = Counter(
     "latchgate_access_log_dropped", "Lines of the access log that could not be written in time.", registry=REGISTRY
 )
 
+BUILD = Gauge(
+    "latchgate_build",
+    "Always 1; the label tells the version.",
+    ["version"],
+    registry=REGISTRY,
+    multiprocess_mode="livemax",
+)
+
 STARTING = "starting"
 SERVING = "serving"
 DRAINING = "draining"
 STOPPED = "stopped"
-MIGRATED = "migrated"
 INTERNAL_ERROR = "internal_error"
 UNDECIDED_EVENT = "undecided"
 WORKER_SERVING = "worker_serving"
@@ -161,69 +263,25 @@ EVENTS_SUPPRESSED = "events_suppressed"
 DECISION = "decision"
 
 
-@contextmanager
-def metrics_server(address: str, registry: CollectorRegistry) -> Iterator[str]:
-    """Answer `/metrics` on `HOST:PORT` while the context lasts; gives the address with its actual port.
-
-    Raises OSError where the address cannot be had.
-    """
-    host, _, port = address.rpartition(":")
-    try:
-        server, thread = start_http_server(int(port), host.strip("[]"), registry=registry)
-    except OSError as error:
-        raise OSError(f"cannot listen on {address} for metrics: {error.strerror}") from error
-    try:
-        yield f"{host}:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+_OUTCOMES: Sequence[PlainCounter] = [
+    PlainCounter(DECISIONS.labels("DENY", reason.name) if reason else DECISIONS.labels("ALLOW", ""))
+    for reason in sorted(DenialReason)
+]
+LATENCIES: Mapping[str, PlainHistogram] = {
+    method: PlainHistogram(VERIFY_SECONDS.labels(method), _FAST) for method in VERIFY_METHODS
+}
+"""Where to note how long a call of the data plane took, by method."""
+CACHE_HITS = PlainCounter(CACHE_LOOKUPS.labels("hit"))
+CACHE_MISSES = CACHE_LOOKUPS.labels("miss")
+EVICTIONS = {cause: CACHE_EVICTIONS.labels(cause) for cause in ("change", "size", "restart")}
+_PLAIN.also(*(plain.hand_on for plain in (*_OUTCOMES, CACHE_HITS)), *(plain.hand_on for plain in LATENCIES.values()))
 
 
 def count_decision(reason: DenialReason | None) -> None:
     """Count a decision of the data plane; `reason` None: allowed."""
-    _DECISIONS_BY_REASON[reason].inc()
+    _OUTCOMES[reason or 0].count += 1
 
 
 def count_authentication_failure(reason: DenialReason) -> None:
     """Count a credential that authenticated nobody."""
     AUTHENTICATION_FAILURES.labels(reason.name).inc()
-
-
-def configure_logging(level: str, format_: str, stream: TextIO = sys.stderr) -> None:
-    """Set up the log: one line of JSON for each event, or columns for people.
-
-    level: `debug` to `error`. format_: `json`, `console`, or `auto`, which is `console` on a terminal.
-    Tracebacks never show the values of variables: one of them could be a secret.
-    """
-    console = format_ == "console" or (format_ == "auto" and stream.isatty())
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-        if console
-        else structlog.processors.JSONRenderer()
-    )
-    processors: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    if not console:
-        processors.append(structlog.processors.format_exc_info)
-    threshold = logging.getLevelNamesMapping()[level.upper()]
-    structlog.configure(
-        processors=[*processors, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(stream),
-        cache_logger_on_first_use=False,
-    )
-    # What libraries log goes the same way, from WARNING on: below that they may print what they were given.
-    logging.basicConfig(level=max(threshold, logging.WARNING), handlers=[_ToStructlog()], force=True)
-
-
-class _ToStructlog(logging.Handler):
-    """Hands the standard library's log records to structlog."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Log the record under the name of its logger."""
-        log = structlog.get_logger(record.name)
-        log.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)

@@ -15,7 +15,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from latchgate_server import observability
+from latchgate_server import exposition, observability
 from latchgate_server.config import Settings, SettingsProblem
 
 READY = b"ready\n"
@@ -154,5 +154,5 @@ def _metrics(address: str, folder: str) -> Iterator[str]:
         return
     registry = CollectorRegistry()
     MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]  # it has no annotations
-    with observability.metrics_server(address, registry) as actual:
+    with exposition.metrics_server(address, registry) as actual:
         yield actual

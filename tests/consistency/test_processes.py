@@ -442,7 +442,16 @@ def test_the_metrics_of_all_workers_are_shown_in_one_place(steady: Replica, crew
     before = allowed_by_workers(crew)
     for _ in range(30):
         assert crew.allows(key.key_string)
+    # Workers hand on what they counted once a second.
+    wait_until(lambda: allowed_by_workers(crew) >= before + 30)
     assert allowed_by_workers(crew) == before + 30
+    shown = crew.metrics()
+    assert not any("pid=" in name for name in shown)
+    assert shown["latchgate_lease_valid"] == 1
+    assert shown["latchgate_cache_capacity"] == 2 * 200_000
+    assert shown['latchgate_pool_capacity{pool="usage"}'] == 2
+    assert shown["latchgate_applied_revision"] >= 1
+    assert sum(value for name, value in shown.items() if name.startswith("latchgate_verify_seconds_count")) >= 30
 
 
 def test_a_worker_that_crashes_is_replaced(steady: Replica, crew: Replica, database: str) -> None:

@@ -40,6 +40,12 @@ class DataPlane:
     quotas: Quotas
     limits: LimitCharger
     verifier: Verifier
+    hasher: SecretHasher
+
+    def can_decide(self) -> bool:
+        """Whether there is any state to decide on."""
+        allows_stale = self.outage.allows_stale()
+        return self.feed.has_lease() or not self.feed.is_lost or allows_stale
 
 
 def build_data_plane(
@@ -74,7 +80,7 @@ def build_data_plane(
         usage=usage,
         clock=clock,
     )
-    return DataPlane(feed, outage, cache, quotas, limits, verifier)
+    return DataPlane(feed, outage, cache, quotas, limits, verifier, hasher)
 
 
 def _shared_rates(settings: Settings, stack: AsyncExitStack) -> SharedRates | None:
@@ -92,11 +98,12 @@ def _shared_rates(settings: Settings, stack: AsyncExitStack) -> SharedRates | No
     return SharedRates(store, clock, settings.on_limit_store_loss == "deny")
 
 
-async def open_usage(settings: Settings, stack: AsyncExitStack) -> UsageCollector:
+async def open_usage(settings: Settings, stack: AsyncExitStack, database: Database) -> UsageCollector:
     """What collects uses, on a connection of its own."""
     url, lease, clock = settings.require_database_url(), settings.lease, SystemClock()
     pool = await create_pool(url, lease, USAGE_CONNECTIONS)
     stack.callback(pool.terminate)
+    database.pools["usage"] = pool
     writer = PostgresUsageWriter(pool, SystemEntropy().bytes(16).hex(), patience=lease)
     observers = []
     if settings.access_log:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from latchgate_server.config import Settings
 from latchgate_server.storage.migrate import check_schema
-from latchgate_server.storage.pool import create_pool
+from latchgate_server.storage.pool import Pool, create_pool
 from latchgate_server.storage.quota_ledger import PostgresQuotaLedger
 from latchgate_server.storage.reader import PostgresReader
 from latchgate_server.storage.replica_table import PostgresReplicaTable
@@ -26,7 +26,7 @@ CONNECTIONS = CONTROL_CONNECTIONS + LOAD_CONNECTIONS + USAGE_CONNECTIONS + 2
 class Database:
     """store: for administrators. loads, quotas: for verifications, on connections that no administrator can exhaust.
 
-    usage: what administrators read of it.
+    usage: what administrators read of it. pools: all connections that are lent, by a name for operators.
     """
 
     store: PostgresStore
@@ -34,6 +34,7 @@ class Database:
     quotas: PostgresQuotaLedger
     replicas: PostgresReplicaTable
     usage: PostgresUsageReader
+    pools: dict[str, Pool] = field(default_factory=dict)
 
 
 async def open_database(settings: Settings, stack: AsyncExitStack) -> Database:
@@ -52,4 +53,5 @@ async def open_database(settings: Settings, stack: AsyncExitStack) -> Database:
         PostgresQuotaLedger(loads),
         replicas,
         PostgresUsageReader(control, patience=lease),
+        {"control": control, "loads": loads},
     )

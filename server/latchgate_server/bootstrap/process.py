@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from latchgate_server import observability
+from latchgate_server import exposition, observability
 from latchgate_server.admin.access import Access
 from latchgate_server.admin.audit_log import ChainCheck, check_chain
 from latchgate_server.admin.barrier import Barrier
@@ -21,12 +21,12 @@ from latchgate_server.admin.housekeeping import forget_the_dead, keep_house, kee
 from latchgate_server.admin.mutations import Mutations
 from latchgate_server.admin.renewal import HashRenewal
 from latchgate_server.bootstrap.control_plane import build_use_cases
-from latchgate_server.bootstrap.data_plane import DataPlane, build_data_plane, envoy_options, open_usage
+from latchgate_server.bootstrap.data_plane import build_data_plane, envoy_options, open_usage
 from latchgate_server.bootstrap.database import open_database
 from latchgate_server.bootstrap.tasks import Tasks
+from latchgate_server.bootstrap.watching import watch
 from latchgate_server.config import Settings
 from latchgate_server.core.errors import StoreUnavailable
-from latchgate_server.core.ports import Clock
 from latchgate_server.hashing import SecretHasher
 from latchgate_server.system import SystemClock, SystemEntropy
 from latchgate_server.transport.admin_service import AdminServicer
@@ -157,6 +157,7 @@ class _Process:
             await server.set_draining()
         await asyncio.gather(*(server.stop(DRAIN_SECONDS) for server in self.servers))
         await asyncio.gather(self.quotas.close(), self.usage.close())
+        observability.hand_on()
         self.feed.stop()
         await asyncio.wait({self.following}, timeout=DRAIN_SECONDS)
 
@@ -173,7 +174,7 @@ async def _start(settings: Settings, transport: Transport, stack: AsyncExitStack
     stack.callback(hasher.close)
     renewal = HashRenewal(database.store, hasher, peppers, clock)
 
-    usage = await open_usage(settings, stack)
+    usage = await open_usage(settings, stack, database)
     data_plane = build_data_plane(settings, stack, database, usage, hasher=hasher, renewal=renewal)
     access = Access(data_plane.verifier, clock)
     barrier = Barrier(database.replicas, clock)
@@ -201,7 +202,7 @@ async def _start(settings: Settings, transport: Transport, stack: AsyncExitStack
 
     verify = verify_server(
         Listener(settings.verify_listen, transport, reuse_port),
-        VerifyServicer(data_plane.verifier),
+        VerifyServicer(data_plane.verifier, clock),
         AuthorizationServicer(data_plane.verifier, envoy_options(settings), clock),
         clock,
     )
@@ -213,10 +214,10 @@ async def _start(settings: Settings, transport: Transport, stack: AsyncExitStack
         await server.start()
     metrics = ""
     if settings.metrics_listen:
-        metrics = stack.enter_context(observability.metrics_server(settings.metrics_listen, observability.REGISTRY))
+        metrics = stack.enter_context(exposition.metrics_server(settings.metrics_listen, observability.REGISTRY))
     for server in (verify, admin):
         await server.set_serving()
-    tasks.start(_watch(verify, data_plane, clock, settings.lease))
+    tasks.start(watch(verify, data_plane, database.pools, clock, settings.lease))
     addresses = Addresses(verify.address, admin.address, metrics)
     return _Process((verify, admin), addresses, tasks, data_plane.feed, data_plane.quotas, following, usage)
 
@@ -227,17 +228,3 @@ async def _first_beat(feed: Feed, lease: float) -> None:
             await feed.has_beaten.wait()
     except TimeoutError:
         raise StoreUnavailable("the database does not answer in time for a lease") from None
-
-
-async def _watch(server: Server, data_plane: DataPlane, clock: Clock, lease: float) -> None:
-    """Keep health and gauges true."""
-    feed = data_plane.feed
-    while True:
-        allows_stale = data_plane.outage.allows_stale()
-        can_decide = feed.has_lease() or not feed.is_lost or allows_stale
-        await server.set_deciding(can_decide)
-        observability.LEASE_VALID.set(feed.has_lease())
-        observability.CACHED_RECORDS.set(len(data_plane.cache))
-        if feed.last_beat_at is not None:
-            observability.BEAT_AGE.set(clock.monotonic() - feed.last_beat_at)
-        await clock.sleep(min(1.0, lease / 3))

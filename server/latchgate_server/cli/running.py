@@ -18,7 +18,7 @@ from latchgate_server.cli.failures import fail
 from latchgate_server.config import Settings, SettingsProblem, load_settings
 from latchgate_server.core.errors import LatchgateError
 from latchgate_server.embedded import EmbeddedProblem
-from latchgate_server.observability import configure_logging
+from latchgate_server.logs import configure_logging
 from latchgate_server.storage.migrate import SchemaProblem
 from latchgate_server.storage.migrate import migrate as migrate_database
 from latchgate_server.supervisor import READY, supervise

@@ -12,6 +12,9 @@ from latchgate_server.storage.failures import told_plainly
 
 MINIMUM_VERSION = 15
 
+Pool = asyncpg.Pool
+"""Connections that are lent."""
+
 Connection = asyncpg.Connection | PoolConnectionProxy
 """A connection of its own, or one lent by a pool."""
 

@@ -80,7 +80,7 @@ class AdminServicer(AdmitsAdministrators, admin_service_pb2_grpc.AdminServiceSer
     """Translates, and nothing else."""
 
     def __init__(self, access: Access, use_cases: UseCases, clock: Clock) -> None:
-        super().__init__(access)
+        super().__init__(access, clock)
         self._tenants = use_cases.tenants
         self._plans = use_cases.plans
         self._roles = use_cases.roles
@@ -93,7 +93,6 @@ class AdminServicer(AdmitsAdministrators, admin_service_pb2_grpc.AdminServiceSer
         self._audit_log = use_cases.audit_log
         self._limit_resets = use_cases.limit_resets
         self._usage = use_cases.usage
-        self._clock = clock
 
     @admin_rpc
     async def CreateTenant(self, request: pb.CreateTenantRequest, caller: Caller) -> pb.CreateTenantResponse:

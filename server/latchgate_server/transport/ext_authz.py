@@ -31,7 +31,7 @@ from latchgate_server.transport.check_request import (
 )
 from latchgate_server.transport.check_response import CheckResponses
 from latchgate_server.transport.errors import Context
-from latchgate_server.transport.rpc import report
+from latchgate_server.transport.rpc import report, timed
 
 SERVICE = "envoy.service.auth.v3.Authorization"
 """The name under which Envoy knows the service."""
@@ -161,7 +161,8 @@ class AuthorizationServicer:
 
     def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
         """How the server shall call the service. Responses are serialised already."""
-        return {_METHOD: grpc.unary_unary_rpc_method_handler(self.Check, request_deserializer=_read)}
+        check = timed(_METHOD, self.Check, self._clock)
+        return {_METHOD: grpc.unary_unary_rpc_method_handler(check, request_deserializer=_read)}
 
 
 def _read(serialised: bytes) -> ext_authz_pb2.CheckRequest:

@@ -23,6 +23,7 @@ from pygrpc_native import NativeGrpcFront
 from latchgate_server import observability
 from latchgate_server.core.errors import Overloaded
 from latchgate_server.core.ports import Clock
+from latchgate_server.counting import PlainHistogram
 from latchgate_server.transport.admission import Admission
 from latchgate_server.transport.errors import status_of
 
@@ -54,7 +55,7 @@ class NativeServer(pygrpc_native.aio.Server):
         self._answers: Mapping[str, AtOnce] = {}
         self._refusals: Mapping[str, bytes] = {}
         self._always: Collection[str] = ()
-        self._at_once: Mapping[int, AtOnce] = {}
+        self._at_once: Mapping[int, tuple[AtOnce, PlainHistogram]] = {}
         self._refusable: Mapping[int, bytes | None] = {}
 
     def answer_at_once(self, answers: Mapping[str, AtOnce], refusals: Mapping[str, bytes]) -> None:
@@ -72,7 +73,11 @@ class NativeServer(pygrpc_native.aio.Server):
         """Listen, and serve on the running event loop."""
         await super().start()
         paths = [path for path, _ in self._table]
-        self._at_once = {number: self._answers[path] for number, path in enumerate(paths) if path in self._answers}
+        self._at_once = {
+            number: (self._answers[path], observability.LATENCIES[path.rpartition("/")[2]])
+            for number, path in enumerate(paths)
+            if path in self._answers
+        }
         self._refusable = {
             number: self._refusals.get(path)
             for number, path in enumerate(paths)
@@ -111,25 +116,44 @@ class NativeServer(pygrpc_native.aio.Server):
         answered, others = self._answer(events)
         front = self._front
         assert front is not None
-        for call_id, response in answered:
+        for call_id, response, _ in answered:
             front.respond(call_id, response)
+        if answered:
+            self._note_latencies([latency for _, _, latency in answered], self._clock.monotonic() - arrived)
         if others and len(self._calls) + len(others) > CALLS_AT_ONCE:
             others = self._refuse(others)
         if others:
             self._on_events(others)
 
-    def _answer(self, events: list[tuple[Any, ...]]) -> tuple[list[tuple[int, bytes]], list[tuple[Any, ...]]]:
+    def _note_latencies(self, latencies: list[PlainHistogram], seconds: float) -> None:
+        """They came together and left together: one look at the clock serves them all."""
+        first = latencies[0]
+        alike = latencies.count(first)
+        first.observe(seconds, alike)
+        if alike < len(latencies):
+            for latency in latencies:
+                if latency is not first:
+                    latency.observe(seconds)
+
+    def _answer(
+        self, events: list[tuple[Any, ...]]
+    ) -> tuple[list[tuple[int, bytes, PlainHistogram]], list[tuple[Any, ...]]]:
+        """The answers that can be given at once, each with where to note its latency, and the other calls."""
         answered, others = [], []
         at_once, longest = self._at_once, self._receive_limit
         assert longest is not None
         for event in events:
             _, call_id, method_id, payload, _, _ = event
-            answer = None if payload is None or len(payload) > longest else at_once.get(method_id)
-            response = None if answer is None else answer(payload)
+            known = None if payload is None or len(payload) > longest else at_once.get(method_id)
+            if known is None:
+                others.append(event)
+                continue
+            answer, latency = known
+            response = answer(payload)
             if response is None:
                 others.append(event)
             else:
-                answered.append((call_id, response))
+                answered.append((call_id, response, latency))
         return answered, others
 
     def _request(self, call: Any, payload: bytes) -> tuple[bool, Any]:

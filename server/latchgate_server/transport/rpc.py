@@ -15,6 +15,7 @@ from latchgate_server.admin.access import Access, Caller
 from latchgate_server.core import bounds
 from latchgate_server.core.errors import AdminKeyRejected, CannotDecide, InvalidRequest, LatchgateError
 from latchgate_server.core.model import DenialReason
+from latchgate_server.core.ports import Clock
 from latchgate_server.transport.errors import Context, abort, code_of
 
 ON_BEHALF_OF = "x-latchgate-on-behalf-of"
@@ -31,8 +32,13 @@ _log = structlog.get_logger()
 class AdmitsAdministrators:
     """A servicer whose calls come from administrators."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, clock: Clock) -> None:
         self._access = access
+        self._clock = clock
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self._clock.monotonic()
 
     async def admit(self, method: str, context: Context) -> Caller:
         """Let the caller in. Raises AdminKeyRejected, InvalidRequest, PermissionMissing, CannotDecide."""
@@ -57,14 +63,37 @@ def admin_rpc(
 
     @functools.wraps(handler)
     async def call(self: Servicer, request: Request, context: Context) -> Response:
+        began = self.now()
         try:
             response = await handler(self, request, await self.admit(method, context))
         except Exception as error:  # noqa: BLE001 - whatever it is, no client sees a stack trace
             report(method, error)
-            observability.ADMIN_CALLS.labels(method, code_of(error).name).inc()
+            _note_admin_call(method, code_of(error), self.now() - began)
             await abort(context, error)
-        observability.ADMIN_CALLS.labels(method, "OK").inc()
+        _note_admin_call(method, grpc.StatusCode.OK, self.now() - began)
         return response
+
+    return call
+
+
+def _note_admin_call(method: str, code: grpc.StatusCode, seconds: float) -> None:
+    observability.ADMIN_CALLS.labels(method, code.name).inc()
+    observability.ADMIN_SECONDS.labels(method).observe(seconds)
+
+
+def timed(
+    method: str, handler: Callable[[Request, Context], Awaitable[Response]], clock: Clock
+) -> Callable[[Request, Context], Awaitable[Response]]:
+    """The handler of a call of the data plane, with a note of how long each call takes."""
+    latency = observability.LATENCIES[method]
+
+    @functools.wraps(handler)
+    async def call(request: Request, context: Context) -> Response:
+        began = clock.monotonic()
+        try:
+            return await handler(request, context)
+        finally:
+            latency.observe(clock.monotonic() - began)
 
     return call
 

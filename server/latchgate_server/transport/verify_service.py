@@ -12,11 +12,11 @@ from latchgate.v1 import verify_service_pb2
 from latchgate_server import observability
 from latchgate_server.core import bounds
 from latchgate_server.core.errors import InvalidRequest, Overloaded
-from latchgate_server.core.ports import KeyVerifier
+from latchgate_server.core.ports import Clock, KeyVerifier
 from latchgate_server.core.verification import Verification
 from latchgate_server.transport.convert_verify import UNDECIDED, batch_to, question_from, verification_to
 from latchgate_server.transport.errors import Context, code_of, message_of
-from latchgate_server.transport.rpc import fail, not_built, report
+from latchgate_server.transport.rpc import fail, not_built, report, timed
 
 # How many entries of a batch are decided before others get their turn: well under a millisecond's worth.
 _STRETCH = 64
@@ -30,8 +30,9 @@ _REQUEST = verify_service_pb2.VerifyRequest
 class VerifyServicer:
     """Translates, and nothing else. Its responses are serialised already; `handlers` says so to the server."""
 
-    def __init__(self, verifier: KeyVerifier) -> None:
+    def __init__(self, verifier: KeyVerifier, clock: Clock) -> None:
         self._verifier = verifier
+        self._clock = clock
         self._batched = 0
 
     async def Verify(self, request: verify_service_pb2.VerifyRequest, context: Context) -> bytes:
@@ -102,10 +103,11 @@ class VerifyServicer:
         """How the server shall call each RPC of VerifyService."""
         return {
             "Verify": grpc.unary_unary_rpc_method_handler(
-                self.Verify, request_deserializer=verify_service_pb2.VerifyRequest.FromString
+                timed("Verify", self.Verify, self._clock), request_deserializer=_REQUEST.FromString
             ),
             "BatchVerify": grpc.unary_unary_rpc_method_handler(
-                self.BatchVerify, request_deserializer=verify_service_pb2.BatchVerifyRequest.FromString
+                timed("BatchVerify", self.BatchVerify, self._clock),
+                request_deserializer=verify_service_pb2.BatchVerifyRequest.FromString,
             ),
             "WatchKeys": grpc.stream_stream_rpc_method_handler(not_built),
         }

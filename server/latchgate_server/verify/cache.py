@@ -17,6 +17,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from latchgate_server import observability
 from latchgate_server.core.errors import CannotDecide
 from latchgate_server.core.model import HashProfile
 from latchgate_server.core.ports import Loaded
@@ -66,6 +67,11 @@ class RecordCache:
         self.applied_revision = 0
         self.imports = ImportFilter()
 
+    @property
+    def capacity(self) -> int:
+        """How many records fit."""
+        return self._size
+
     def __len__(self) -> int:
         return len(self._entries)
 
@@ -74,8 +80,12 @@ class RecordCache:
         entry = self._entries.get(key_id)
         if entry is not None:
             self._entries.move_to_end(key_id)
-            return entry
-        return self._absent.get(key_id)
+        else:
+            entry = self._absent.get(key_id)
+            if entry is None:
+                return None
+        observability.CACHE_HITS.count += 1
+        return entry
 
     # Loads ----------------------------------------------------------------------------------------------------------
 
@@ -120,6 +130,7 @@ class RecordCache:
             self._dependents.setdefault(change, set()).add(key_id)
         if len(self._entries) > self._size:
             self._drop(next(iter(self._entries)))
+            observability.EVICTIONS["size"].inc()
 
     # Evictions ------------------------------------------------------------------------------------------------------
 
@@ -128,13 +139,16 @@ class RecordCache:
         if changes is None:
             self.restart(revision)
             return
+        before = len(self._entries)
         for change in changes:
             self._evict(change)
+        observability.EVICTIONS["change"].inc(before - len(self._entries))
         self.applied_revision = revision
 
     def restart(self, revision: int) -> None:
         """Forget everything, loads under way as well, and go on from the revision, be it lower than before."""
         self._life += 1
+        observability.EVICTIONS["restart"].inc(len(self._entries))
         self._entries.clear()
         self._absent.clear()
         self._dependents.clear()

@@ -44,7 +44,8 @@ class SharedRates:
     async def charge(self, limits: Limits, need: int, take: int) -> Charged | None:
         """What the store says; None where it is lost and each process counts for itself."""
         try:
-            charged = await self._store.charge(limits.rates, need, take)
+            with observability.LIMIT_STORE_SECONDS.time():
+                charged = await self._store.charge(limits.rates, need, take)
         except CannotDecide as error:
             self._note_loss(error)
             self.check_loss()
@@ -81,6 +82,12 @@ class LimitCharger:
         self._shared = shared
         self._quotas = quotas
         self._processes = processes
+        observability.LIMIT_STORE_UP.set(1)
+
+    @property
+    def rate_buckets(self) -> int:
+        """How many buckets of rate limits this process's memory holds."""
+        return len(self._rates)
 
     def charge_from_memory(self, limits: Limits, cost: int) -> Charge | None:
         """See ports.ChargesLimits."""

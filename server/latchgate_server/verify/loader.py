@@ -48,6 +48,7 @@ class RecordLoader:
         """
         if self._is_closed:
             raise _closed()
+        observability.CACHE_MISSES.inc()
         future = self._waiting.get(key_id)
         if future is None:
             if len(self._waiting) >= WAITING_KEYS:
@@ -101,7 +102,8 @@ class RecordLoader:
     async def _run_query(self, batch: dict[str, asyncio.Future[LoadedEntry]]) -> None:
         life = self._cache.begin_load()
         observability.RECORD_READS.inc()
-        found = await self._read.load_records(list(batch))
+        with observability.RECORD_LOAD_SECONDS.time():
+            found = await self._read.load_records(list(batch))
         for key_id, future in batch.items():
             loaded = found[key_id]
             try:

@@ -1,0 +1,122 @@
+"""What /metrics tells of calls that were just made, on both transports."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from urllib.request import urlopen
+
+import grpc
+import pytest
+
+from latchgate.v1 import admin_service_pb2 as pb
+from latchgate.v1.verify_service_pb2 import BatchVerifyRequest, VerifyRequest
+from tests.conformance.house import House
+from tests.support.check import Check
+from tests.support.server import Admin, ServerProcess, Verify
+
+TRANSPORTS = ["native", "grpcio"]
+
+
+class Metrics:
+    """The samples that a server shows, and how they grow."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        self._server = server
+        self._before = self()
+
+    def __call__(self) -> Mapping[str, float]:
+        with urlopen(f"http://{self._server.metrics_address}/metrics", timeout=20) as page:
+            lines = [line for line in page.read().decode().splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+    def growth(self, sample: str) -> float:
+        return self().get(f"latchgate_{sample}", 0.0) - self._before.get(f"latchgate_{sample}", 0.0)
+
+
+@pytest.fixture
+def metrics(server: ServerProcess, root: Admin) -> Metrics:
+    """From now on; with the root key in memory."""
+    root.ListTenants(pb.ListTenantsRequest())
+    return Metrics(server)
+
+
+@pytest.fixture
+def check(server: ServerProcess) -> Iterator[Check]:
+    stub = Check(server.verify_address)
+    yield stub
+    stub.close()
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_each_call_counts_once_in_the_latency_of_its_method(
+    house: House, verify: Verify, check: Check, metrics: Metrics
+) -> None:
+    key = house.key().key_string
+    for _ in range(5):
+        verify(key)  # the first asks the database, the others memory alone
+    verify.stub.BatchVerify(BatchVerifyRequest(requests=[VerifyRequest(key=key)] * 3), timeout=20)
+    check({"x-api-key": key})
+    assert metrics.growth('verify_seconds_count{method="Verify"}') == 5
+    assert metrics.growth('verify_seconds_bucket{le="+Inf",method="Verify"}') == 5
+    assert metrics.growth('verify_seconds_count{method="BatchVerify"}') == 1
+    assert metrics.growth('verify_seconds_count{method="Check"}') == 1
+    assert metrics.growth('decisions_total{decision="ALLOW",denial_reason=""}') == 9
+    assert 0 < metrics.growth('verify_seconds_sum{method="Verify"}') < 20
+
+
+def test_an_error_has_a_latency_as_well(verify: Verify, metrics: Metrics) -> None:
+    with pytest.raises(grpc.RpcError):
+        verify("lg_x.y", required_permissions="(")
+    assert metrics.growth('verify_seconds_count{method="Verify"}') == 1
+    assert metrics.growth('undecided_total{code="INVALID_ARGUMENT"}') == 1
+
+
+def test_administrators_calls_are_counted_and_timed_by_method(root: Admin, metrics: Metrics) -> None:
+    root.ListTenants(pb.ListTenantsRequest())
+    with pytest.raises(grpc.RpcError):
+        root.GetTenant(pb.GetTenantRequest(tenant_id="nobody"))
+    assert metrics.growth('admin_seconds_count{method="ListTenants"}') == 1
+    assert metrics.growth('admin_calls_total{code="OK",method="ListTenants"}') == 1
+    assert metrics.growth('admin_seconds_count{method="GetTenant"}') == 1
+    assert metrics.growth('admin_calls_total{code="NOT_FOUND",method="GetTenant"}') == 1
+
+
+def test_memory_tells_hits_from_misses_and_why_records_left(house: House, verify: Verify, metrics: Metrics) -> None:
+    key = house.key()
+    verify(key.key_string)
+    assert metrics.growth('cache_lookups_total{outcome="miss"}') == 1
+    assert metrics.growth("record_load_seconds_count") == 1
+    assert metrics.growth("hash_seconds_count") == 2, "the making of the key, and its first use"
+    hits = metrics.growth('cache_lookups_total{outcome="hit"}')
+    verify(key.key_string)
+    assert metrics.growth('cache_lookups_total{outcome="hit"}') == hits + 1
+    assert metrics.growth('cache_lookups_total{outcome="miss"}') == 1
+    house.root.DisableKey(pb.DisableKeyRequest(key_id=key.key.key_id))
+    assert metrics.growth('cache_evictions_total{cause="change"}') == 1
+    assert metrics.growth('cache_evictions_total{cause="size"}') == 0
+
+
+def test_gauges_tell_how_the_process_stands(house: House, verify: Verify, metrics: Metrics) -> None:
+    made = house.key()
+    verify(made.key_string)
+    revision = made.propagation.revision
+    eventually(lambda: metrics()["latchgate_applied_revision"] >= revision)
+    shown = metrics()
+    assert shown["latchgate_lease_valid"] == 1
+    assert shown["latchgate_limit_store_up"] == 1
+    assert shown["latchgate_replicas"] == 1
+    assert 0 <= shown["latchgate_beat_age_seconds"] < 20
+    assert shown["latchgate_cache_capacity"] == 200_000
+    assert shown["latchgate_hashes_waiting"] == 0
+    for pool in ("control", "loads", "usage"):
+        opened = sum(
+            shown[f'latchgate_pool_connections{{pool="{pool}",state="{state}"}}'] for state in ("busy", "idle")
+        )
+        assert 1 <= opened <= shown[f'latchgate_pool_capacity{{pool="{pool}"}}']
