@@ -19,7 +19,7 @@ NEW_ENOUGH := import sys; print(sys.version.split()[0]); sys.exit(sys.version_in
 COMPILE := $(UV) compile --universal --python-version 3.11 --generate-hashes --annotation-style line \
 	--custom-compile-command "make lock" --no-emit-package latchgate --no-emit-package latchgate-server $(ARGS)
 
-.PHONY: help dev demo test torture model bench bench-lists lint gen lock clean
+.PHONY: help dev demo test torture model bench bench-lists docs lint gen lock clean
 .DEFAULT_GOAL := help
 
 help: ## Show this table
@@ -47,6 +47,9 @@ bench: $(STAMP) $(ENVOY) ## Measure what a decision costs; ARGS='--rows verify,f
 bench-lists: $(STAMP) ## Measure what a page of each list costs with a million keys; ARGS='--keys 50000' for less
 	@exec $(BIN)/python -m benchmarks.list_keys $(ARGS)
 
+docs: $(STAMP) ## Build the documentation as a site, in build/site
+	@exec $(BIN)/python -m website
+
 lint: $(STAMP) ## Check style, types, the layers between modules, and the protos
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -66,8 +69,8 @@ lock: $(STAMP) ## Pin the dependencies anew; ARGS=--upgrade to take newer versio
 	@$(COMPILE) requirements/xds.in -o requirements/xds.lock
 
 clean: ## Remove .venv and what the tools leave behind; the data in .latchgate stays
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
-	find benchmarks client demo protos server tests -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find benchmarks client demo protos server tests website -name __pycache__ -prune -exec rm -rf {} +
 
 $(STAMP): requirements/bootstrap.lock requirements/dev.lock pyproject.toml client/pyproject.toml server/pyproject.toml
 	@$(BIN)/python -c '$(NEW_ENOUGH)' >/dev/null 2>&1 || { \
