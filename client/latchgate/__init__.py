@@ -7,9 +7,11 @@
         if not verification.allowed:
             print(verification.reason)
 
-`AsyncClient` is the same for asyncio. The generated stubs are under `latchgate.v1`.
+`AsyncClient` is the same for asyncio. `AdminClient` and `AsyncAdminClient` manage tenants, plans, roles and keys; what
+they take and return is in `latchgate.admin`. The generated stubs are under `latchgate.v1`.
 """
 
+from latchgate.admin import AdminClient, AsyncAdminClient
 from latchgate.aio import AsyncClient
 from latchgate.client import Client
 from latchgate.connection import TLS
@@ -19,6 +21,7 @@ from latchgate.errors import (
     Conflict,
     Denied,
     InvalidRequest,
+    KeyStringLost,
     LatchgateError,
     NotAuthenticated,
     NotFound,
@@ -31,7 +34,9 @@ from latchgate.results import Identity, LimitStatus, Query, Verification
 
 __all__ = [
     "TLS",
+    "AdminClient",
     "AlreadyExists",
+    "AsyncAdminClient",
     "AsyncClient",
     "CallFailed",
     "Client",
@@ -39,6 +44,7 @@ __all__ = [
     "Denied",
     "Identity",
     "InvalidRequest",
+    "KeyStringLost",
     "LatchgateError",
     "LimitStatus",
     "NotAuthenticated",

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import grpc
 
 from latchgate.connection import TLS, metadata_of, open_channel
 from latchgate.errors import CallFailed, call_failed
 from latchgate.queries import BATCH_SIZE, answers_from, batches_of
-from latchgate.results import Query, Verification, verification_from
+from latchgate.results import Query, Question, Verification, verification_from
 from latchgate.retries import Retries
 from latchgate.v1 import verify_service_pb2_grpc
 
@@ -52,7 +52,7 @@ class Client:
         """Close the connection."""
         self._channel.close()
 
-    def verify(self, key: str, **question: Any) -> Verification:
+    def verify(self, key: str, **question: Unpack[Question]) -> Verification:
         """Whether the key may do this, now.
 
         key: the key string as it was presented. question: the other fields of Query. A denial is an answer, no error.

@@ -19,6 +19,8 @@ _OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.max_reconnect_backoff_ms", 2_000),
     # Credentials do not go through whatever proxy an environment variable names.
     ("grpc.enable_http_proxy", 0),
+    # Who may be asked for decisions is trusted with memory too: a batch or a page of large claims is more than 4 MiB.
+    ("grpc.max_receive_message_length", -1),
 )
 
 
@@ -58,5 +60,23 @@ def open_aio_channel(address: str, tls: TLS | None) -> grpc.aio.Channel:
 
 
 def metadata_of(key: str | None) -> tuple[tuple[str, str], ...]:
-    """What tells the server who calls. key: the caller's own key string."""
-    return (("authorization", f"Bearer {key}"),) if key else ()
+    """What tells the server who calls. key: the caller's own key string. Raises ValueError, which does not show it."""
+    if not key:
+        return ()
+    if not _is_plain(key) or " " in key:
+        raise ValueError("key: one line of printable ASCII without spaces is expected")
+    return (("authorization", f"Bearer {key}"),)
+
+
+def owner_metadata(owner: str) -> tuple[tuple[str, str], ...]:
+    """What narrows an administrator to the keys of an owner. Raises ValueError for what metadata cannot carry.
+
+    Nobody at all is refused as well: a portal that does not know whom it acts for must not act for everybody.
+    """
+    if not _is_plain(owner) or owner.strip() != owner or not owner:
+        raise ValueError("on_behalf_of: an owner of printable ASCII, without spaces around it, is expected")
+    return (("x-latchgate-on-behalf-of", owner),)
+
+
+def _is_plain(text: str) -> bool:
+    return text.isascii() and text.isprintable()

@@ -2,6 +2,7 @@
 
     LatchgateError
     ├── Denied                    a denial, from `raise_for_denial`
+    ├── KeyStringLost             a key was made, but its key string went to an earlier try: `key` is the key
     └── CallFailed                a call without an answer, or with a refusal
         ├── InvalidRequest        a field is malformed: `violations` names it
         ├── NotAuthenticated      the caller's own key is missing or does not verify
@@ -27,6 +28,7 @@ from google.protobuf.message import DecodeError
 from latchgate.rpc.v1 import status_pb2
 
 if TYPE_CHECKING:
+    from latchgate.admin.key import Key
     from latchgate.results import Verification
 
 DOMAIN = "latchgate.v1"
@@ -48,6 +50,17 @@ class Denied(LatchgateError):
     def reason(self) -> str:
         """The denial reason, for example `RATE_LIMITED`."""
         return self.verification.reason
+
+
+class KeyStringLost(LatchgateError):
+    """A key was made, but its key string is told only once, and went to an earlier call with the same `request_id`.
+
+    That may have been the first try of this very call, whose answer was lost on its way. Delete `key` and make another.
+    """
+
+    def __init__(self, key: Key) -> None:
+        super().__init__(f"{key.key_id} was made, but its key string went to an earlier try and is told only once")
+        self.key = key
 
 
 class CallFailed(LatchgateError):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypedDict
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.struct_pb2 import Struct, Value
 
 from latchgate.errors import Denied
 from latchgate.v1 import decision_pb2, verify_service_pb2
@@ -60,6 +60,23 @@ class Query:
             request.request.path = self.path
             request.request.user_agent = self.user_agent
         return request
+
+
+class Question(TypedDict, total=False):
+    """The fields of Query but for its key, as arguments of `verify`."""
+
+    client_ip: str
+    tenant: str
+    requires: str
+    capability: str
+    act_as: str
+    resource: str
+    cost: int
+    method: str
+    host: str
+    path: str
+    user_agent: str
+    at_least_revision: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,11 +144,11 @@ def verification_from(response: verify_service_pb2.VerifyResponse) -> Verificati
     allowed = response.decision == decision_pb2.DECISION_ALLOW
     return Verification(
         allowed=allowed,
-        reason="" if allowed else _name(decision_pb2.DenialReason, response.denial_reason, "DENIAL_REASON_"),
+        reason="" if allowed else name_of(decision_pb2.DenialReason, response.denial_reason, "DENIAL_REASON_"),
         message=response.message,
         identity=_identity_from(response.identity) if response.HasField("identity") else None,
-        limits=tuple(map(_limit_from, response.limits)),
-        retry_after=_seconds(response.retry_after) if response.HasField("retry_after") else None,
+        limits=tuple(map(limit_status_from, response.limits)),
+        retry_after=seconds_of(response.retry_after) if response.HasField("retry_after") else None,
         revision=response.revision,
         stale=response.stale,
     )
@@ -148,25 +165,48 @@ def _identity_from(message: decision_pb2.Identity) -> Identity:
         permissions=tuple(message.permissions),
         capabilities=tuple(message.capabilities),
         resources=tuple(message.resources),
-        claims=MessageToDict(message.claims) if message.HasField("claims") else {},
+        claims=object_of(message.claims),
         environment=message.environment,
         tags=dict(message.tags),
         expire_time=message.expire_time.ToDatetime(UTC) if message.HasField("expire_time") else None,
     )
 
 
-def _limit_from(message: decision_pb2.LimitStatus) -> LimitStatus:
+def limit_status_from(message: decision_pb2.LimitStatus) -> LimitStatus:
+    """Where a limit stands."""
     return LimitStatus(
         name=message.name,
-        kind=_name(decision_pb2.LimitStatus.Kind, message.kind, "KIND_").lower(),
-        holder=_name(decision_pb2.LimitStatus.Holder, message.holder, "HOLDER_").lower(),
+        kind=name_of(decision_pb2.LimitStatus.Kind, message.kind, "KIND_").lower(),
+        holder=name_of(decision_pb2.LimitStatus.Holder, message.holder, "HOLDER_").lower(),
         limit=message.limit,
         remaining=message.remaining,
-        reset_after=_seconds(message.reset_after) if message.HasField("reset_after") else None,
+        reset_after=seconds_of(message.reset_after) if message.HasField("reset_after") else None,
     )
 
 
-def _name(enumeration: Any, number: int, prefix: str) -> str:
+def object_of(message: Struct) -> dict[str, Any]:
+    """The JSON object as Python's own; whole numbers as int."""
+    return {name: _plain(value) for name, value in message.fields.items()}
+
+
+def _plain(value: Value) -> Any:
+    match value.WhichOneof("kind"):
+        case "struct_value":
+            return object_of(value.struct_value)
+        case "list_value":
+            return [_plain(inner) for inner in value.list_value.values]
+        case "string_value":
+            return value.string_value
+        case "number_value":
+            number = value.number_value
+            return int(number) if number.is_integer() else number
+        case "bool_value":
+            return value.bool_value
+        case _:
+            return None
+
+
+def name_of(enumeration: Any, number: int, prefix: str) -> str:
     """The value's name; its number where a newer server has values that this client does not know."""
     try:
         return str(enumeration.Name(number)).removeprefix(prefix)
@@ -174,5 +214,6 @@ def _name(enumeration: Any, number: int, prefix: str) -> str:
         return str(number)
 
 
-def _seconds(duration: Duration) -> float:
+def seconds_of(duration: Duration) -> float:
+    """The duration in seconds."""
     return duration.seconds + duration.nanos / 1e9

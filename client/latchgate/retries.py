@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import random
 
-from latchgate.errors import CallFailed, Unavailable
+import grpc
+
+from latchgate.errors import CallFailed
 
 ATTEMPTS = 3
 _FIRST_PAUSE = 0.05
@@ -37,7 +39,7 @@ class Retries:
 
         attempt: how many there were. cost: what the call takes from limits.
         """
-        if not isinstance(error, Unavailable) or attempt >= ATTEMPTS:
+        if error.code is not grpc.StatusCode.UNAVAILABLE or attempt >= ATTEMPTS:
             return None
         if cost and not error.is_from_server:
             return None
