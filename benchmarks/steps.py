@@ -25,6 +25,7 @@ from latchgate_server.core.record import Record, build_record
 from latchgate_server.hashing import NewCredential, Peppers, SecretHasher
 from latchgate_server.system import SystemClock, SystemEntropy
 from latchgate_server.transport.convert_verify import question_from, verification_to
+from latchgate_server.transport.request_ids import RequestIds
 from latchgate_server.transport.verify_service import VerifyServicer
 from latchgate_server.verify.cache import RecordCache
 from latchgate_server.verify.feed import Feed
@@ -94,7 +95,7 @@ class Hot:
             limits=self.limits,
             usage=self.usage,
         )
-        self.servicer = VerifyServicer(self.verifier, clock)
+        self.servicer = VerifyServicer(self.verifier, clock, RequestIds(SystemEntropy()))
         self.credentials = [self.hasher.make_credential("lg") for _ in range(count)]
         for credential in self.credentials:
             self._keep(credential, records(credential.key_id))

@@ -261,6 +261,49 @@ NEW_SOURCE = "new_source"
 DORMANT_KEY_USED = "dormant_key_used"
 EVENTS_SUPPRESSED = "events_suppressed"
 DECISION = "decision"
+ADMIN_CALL = "admin_call"
+
+FIELDS = frozenset(
+    {
+        "act_as",
+        "admin",
+        "capability",
+        "client_ip",
+        "code",
+        "count",
+        "decision",
+        "denial_reason",
+        "denying",
+        "error",
+        "for_at_most_seconds",
+        "host",
+        "key_id",
+        "keys",
+        "lease",
+        "method",
+        "metrics",
+        "of",
+        "path",
+        "pause",
+        "pid",
+        "replica_id",
+        "request_id",
+        "resource",
+        "revision",
+        "seconds",
+        "slept_since",
+        "stale",
+        "task",
+        "tenant_id",
+        "user",
+        "user_agent",
+        "verify",
+        "worker",
+        "workers",
+        "wrong_secrets",
+    }
+)
+"""The names of the fields that events have, beside event, level, timestamp, logger and exception."""
 
 
 _OUTCOMES: Sequence[PlainCounter] = [

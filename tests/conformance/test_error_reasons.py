@@ -198,9 +198,9 @@ def test_a_mistake_of_ours_tells_a_client_nothing_and_the_log_everything(
     finally:
         rename("motive", "reason")
     assert refused.code == grpc.StatusCode.INTERNAL
-    assert refused.message == "internal error; the server's log has the details"
-    assert (refused.reason, dict(refused.metadata), refused.retry_after) == ("", {}, None)
     entry = server.wait_for("internal_error")
+    assert refused.message == f"internal error; the server's log has the details under request id {entry['request_id']}"
+    assert (refused.reason, dict(refused.metadata), refused.retry_after) == ("", {}, None)
     assert entry["method"] == "CreateTenant"
     assert "UndefinedColumnError" in entry["exception"]
     house.tenant()

@@ -148,6 +148,10 @@ def use_keys(told: Told, house: House, verify: Verify, root_key: str) -> None:
         told.ask(admin.ListKeys, pb.ListKeysRequest())
         told.ask(admin.CreateTenant, pb.CreateTenantRequest())
         told.ask(admin.RotateKey, pb.RotateKeyRequest(key_id=key))
+    for request_id in (key, secret, f"id-{key}", f"{secret}/1"):
+        told.ask(house.caller(root_key, ("x-request-id", request_id)).ListKeys, pb.ListKeysRequest())
+        metadata = [("x-request-id", request_id)]
+        told.ask(verify.stub.Verify, VerifyRequest(key=key, cost=-1), metadata=metadata, timeout=20)
     for action in ("Get", "Enable", "Disable", "Expire", "Revoke", "Delete"):
         request = getattr(pb, f"{action}KeyRequest")(key_id=key)
         told.ask(getattr(house.root, f"{action}Key"), request)

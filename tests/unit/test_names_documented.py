@@ -1,15 +1,29 @@
-"""docs/reference tells every metric with its kind and labels, and nothing that does not exist."""
+"""docs/reference tells every metric, log event and field that there is, and none that is not."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import ast
+import json
+import re
+from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from prometheus_client import Gauge
 from prometheus_client.metrics import MetricWrapperBase
 
 from latchgate_server import observability
+from latchgate_server.core.model import DenialReason, Question
+from latchgate_server.core.usage import Event
+from latchgate_server.core.verification import Verification
+from latchgate_server.verify import access_log
 
+SERVER = Path(__file__).parents[2] / "server/latchgate_server"
+STANDARD = {"event", "level", "timestamp", "logger", "exception"}
+"""What a line has whatever its event is."""
+EVENT, FIELD = 4, 2
+"""How many cells the rows of either table in logs.md have."""
 REFERENCE = Path(__file__).parents[2] / "docs/reference"
 
 
@@ -51,3 +65,68 @@ def test_a_gauge_says_what_several_workers_make_of_it() -> None:
         if isinstance(metric, Gauge):
             assert metric._multiprocess_mode.startswith("live"), metric._name
             assert metric._multiprocess_mode != "liveall", metric._name
+
+
+@cache
+def calls() -> Sequence[ast.Call]:
+    """Every call in the server's code."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(SERVER.rglob("*.py"))]
+    return [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+
+
+class Logging(NamedTuple):
+    """A call that logs an event: the names of its constants, where it is one of several, and its fields."""
+
+    constants: frozenset[str]
+    fields: frozenset[str]
+
+
+def logging_calls() -> Iterator[Logging]:
+    for call in calls():
+        name = ast.unparse(call.func)
+        if not call.args or not (name in {"log", "self._tell"} or name.startswith("_log.")):
+            continue
+        constants = re.findall(r"observability\.(\w+)", ast.unparse(call.args[0]))
+        if constants:
+            fields = {keyword.arg for keyword in call.keywords if keyword.arg}
+            yield Logging(frozenset(constants), frozenset(fields - {"exc_info"}))
+        elif name.startswith("_log."):
+            assert ast.unparse(call.args[0]) == "event", "an event's name is a constant"
+
+
+def events() -> dict[str, str]:
+    """Events by the names of their constants."""
+    return {name: value for name, value in vars(observability).items() if name.isupper() and isinstance(value, str)}
+
+
+def documented_events() -> dict[str, set[str]]:
+    """Events, with their fields."""
+    return {row[0].strip("`"): set(names_in(row[2])) for row in rows("logs.md") if len(row) == EVENT}
+
+
+def test_every_event_is_logged_and_documented() -> None:
+    logged = frozenset[str]().union(*(call.constants for call in logging_calls()))
+    assert logged | {"DECISION"} == events().keys(), "the access log writes its own lines"
+    assert sorted(documented_events()) == sorted(events().values())
+
+
+def test_every_event_is_documented_with_its_fields() -> None:
+    documented = documented_events()
+    told: dict[str, set[str]] = {event: set() for event in documented}
+    for call in logging_calls():
+        for constant in call.constants:
+            told[events()[constant]] |= call.fields
+    told["decision"] = set(json.loads(access_log._line(access_log_event()))) - STANDARD
+    assert told == documented
+
+
+def test_every_field_is_declared_and_documented() -> None:
+    used = set[str]().union(*documented_events().values()) | {"request_id"}
+    assert used == observability.FIELDS
+    documented = [row[0].strip("`") for row in rows("logs.md") if len(row) == FIELD]
+    assert sorted(documented) == sorted(observability.FIELDS | STANDARD)
+
+
+def access_log_event() -> Event:
+    question = Question("192.0.2.1", resource="orders/1", capability="exports", act_as="ada")
+    return 0.0, Verification(DenialReason.INVALID_SECRET), question, None

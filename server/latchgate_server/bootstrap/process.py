@@ -31,6 +31,7 @@ from latchgate_server.hashing import SecretHasher
 from latchgate_server.system import SystemClock, SystemEntropy
 from latchgate_server.transport.admin_service import AdminServicer
 from latchgate_server.transport.ext_authz import AuthorizationServicer
+from latchgate_server.transport.request_ids import RequestIds
 from latchgate_server.transport.server import (
     Listener,
     Server,
@@ -200,14 +201,17 @@ async def _start(settings: Settings, transport: Transport, stack: AsyncExitStack
     tasks.start(keep_usage(database.store, clock, settings.usage_retention, settings.uses_retention))
     await _first_beat(data_plane.feed, settings.lease)
 
+    request_ids = RequestIds(entropy)
     verify = verify_server(
         Listener(settings.verify_listen, transport, reuse_port),
-        VerifyServicer(data_plane.verifier, clock),
-        AuthorizationServicer(data_plane.verifier, envoy_options(settings), clock),
+        VerifyServicer(data_plane.verifier, clock, request_ids),
+        AuthorizationServicer(data_plane.verifier, envoy_options(settings), clock, request_ids),
         clock,
     )
     admin = admin_server(
-        Listener(settings.admin_listen, transport, reuse_port), AdminServicer(access, use_cases, clock), clock
+        Listener(settings.admin_listen, transport, reuse_port),
+        AdminServicer(access, use_cases, clock, request_ids),
+        clock,
     )
     for server in (verify, admin):
         stack.push_async_callback(server.stop, 0)

@@ -55,6 +55,7 @@ from latchgate_server.transport.convert_usage import (
     usage_query_from,
 )
 from latchgate_server.transport.convert_verify import question_from
+from latchgate_server.transport.request_ids import RequestIds
 from latchgate_server.transport.rpc import AdmitsAdministrators, admin_rpc
 
 
@@ -79,8 +80,8 @@ class UseCases:
 class AdminServicer(AdmitsAdministrators, admin_service_pb2_grpc.AdminServiceServicer):
     """Translates, and nothing else."""
 
-    def __init__(self, access: Access, use_cases: UseCases, clock: Clock) -> None:
-        super().__init__(access, clock)
+    def __init__(self, access: Access, use_cases: UseCases, clock: Clock, request_ids: RequestIds) -> None:
+        super().__init__(access, clock, request_ids)
         self._tenants = use_cases.tenants
         self._plans = use_cases.plans
         self._roles = use_cases.roles

@@ -12,6 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from latchgate_server.core import errors
 from latchgate_server.transport.convert_admin import duration_to
+from latchgate_server.transport.request_ids import REQUEST_ID
 
 DOMAIN = "latchgate.v1"
 INTERNAL_MESSAGE = "internal error; the server's log has the details"
@@ -62,9 +63,12 @@ _ROWS: Mapping[type[errors.LatchgateError], _Row] = {
 }
 
 
-async def abort(context: Context, error: Exception) -> NoReturn:
-    """End the call with what the error becomes on the wire."""
-    await context.abort(*status_of(error))
+async def abort(context: Context, error: Exception, request_id: str) -> NoReturn:
+    """End the call with what the error becomes on the wire. request_id: by which the log knows the call."""
+    code, message, metadata = status_of(error)
+    if code is grpc.StatusCode.INTERNAL:
+        message = message_of(error, request_id)
+    await context.abort(code, message, (*metadata, (REQUEST_ID, request_id)))
 
 
 def status_of(error: Exception) -> tuple[grpc.StatusCode, str, tuple[tuple[str, bytes], ...]]:
@@ -83,9 +87,9 @@ def code_of(error: Exception) -> grpc.StatusCode:
     return row.code if row else grpc.StatusCode.INTERNAL
 
 
-def message_of(error: Exception) -> str:
+def message_of(error: Exception, request_id: str) -> str:
     """The message that `abort` gives the error."""
-    return str(error) if type(error) in _ROWS else INTERNAL_MESSAGE
+    return str(error) if type(error) in _ROWS else f"{INTERNAL_MESSAGE} under request id {request_id}"
 
 
 def _details(row: _Row, error: Exception) -> list[AnyMessage]:

@@ -31,6 +31,7 @@ from latchgate_server.transport.check_request import (
 )
 from latchgate_server.transport.check_response import CheckResponses
 from latchgate_server.transport.errors import Context
+from latchgate_server.transport.request_ids import REQUEST_ID, RequestIds
 from latchgate_server.transport.rpc import report, timed
 
 SERVICE = "envoy.service.auth.v3.Authorization"
@@ -72,12 +73,13 @@ class _Asked(NamedTuple):
 class AuthorizationServicer:
     """Translates, and nothing else."""
 
-    def __init__(self, verifier: KeyVerifier, options: EnvoyOptions, clock: Clock) -> None:
+    def __init__(self, verifier: KeyVerifier, options: EnvoyOptions, clock: Clock, request_ids: RequestIds) -> None:
         self._verifier = verifier
         self._sources = options.sources
         self._client_ip_header = options.client_ip_header
         self._responses = CheckResponses(options.denials, options.sources.challenge)
         self._clock = clock
+        self._request_ids = request_ids
         self._silent_until = -_LOG_SECONDS
 
     def refusals(self) -> dict[str, bytes]:
@@ -103,7 +105,7 @@ class AuthorizationServicer:
             observability.UNDECIDED.labels(grpc.StatusCode.DEADLINE_EXCEEDED.name).inc()
             return self._responses.unavailable(_RETRY_SECONDS, is_grpc=is_grpc)
         except Exception as error:  # noqa: BLE001 - whatever it is, the answer is that nothing could be decided
-            report(_METHOD, error)
+            self._report(request, error)
             observability.UNDECIDED.labels(grpc.StatusCode.UNAVAILABLE.name).inc()
             retry_after = error.retry_after if isinstance(error, CannotDecide) else _RETRY_SECONDS
             return self._responses.unavailable(retry_after, is_grpc=is_grpc)
@@ -150,6 +152,12 @@ class AuthorizationServicer:
             answer = self._responses.denied(verification, is_grpc=asked.is_grpc)
         observability.count_decision(verification.denial_reason)
         return answer
+
+    def _report(self, request: ext_authz_pb2.CheckRequest, error: Exception) -> None:
+        """Log what an operator should know of, under the request id that Envoy gave the client's request."""
+        request_id = self._request_ids.from_sent(Headers(request.attributes.request.http).values(REQUEST_ID))
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            report(_METHOD, error)
 
     def _report_misconfigured(self, error: RouteMisconfigured) -> None:
         """Log it, but not for each request of a busy route."""

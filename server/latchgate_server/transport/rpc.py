@@ -17,6 +17,7 @@ from latchgate_server.core.errors import AdminKeyRejected, CannotDecide, Invalid
 from latchgate_server.core.model import DenialReason
 from latchgate_server.core.ports import Clock
 from latchgate_server.transport.errors import Context, abort, code_of
+from latchgate_server.transport.request_ids import REQUEST_ID, RequestIds
 
 ON_BEHALF_OF = "x-latchgate-on-behalf-of"
 _AUTHORIZATION = "authorization"
@@ -32,9 +33,10 @@ _log = structlog.get_logger()
 class AdmitsAdministrators:
     """A servicer whose calls come from administrators."""
 
-    def __init__(self, access: Access, clock: Clock) -> None:
+    def __init__(self, access: Access, clock: Clock, request_ids: RequestIds) -> None:
         self._access = access
         self._clock = clock
+        self.request_ids = request_ids
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -63,22 +65,34 @@ def admin_rpc(
 
     @functools.wraps(handler)
     async def call(self: Servicer, request: Request, context: Context) -> Response:
-        began = self.now()
-        try:
-            response = await handler(self, request, await self.admit(method, context))
-        except Exception as error:  # noqa: BLE001 - whatever it is, no client sees a stack trace
-            report(method, error)
-            _note_admin_call(method, code_of(error), self.now() - began)
-            await abort(context, error)
-        _note_admin_call(method, grpc.StatusCode.OK, self.now() - began)
-        return response
+        began, caller = self.now(), None
+        with self.request_ids.noted(context) as request_id:
+            try:
+                caller = await self.admit(method, context)
+                response = await handler(self, request, caller)
+            except Exception as error:  # noqa: BLE001 - whatever it is, no client sees a stack trace
+                report(method, error)
+                _note_admin_call(method, caller, code_of(error), self.now() - began)
+                await abort(context, error, request_id)
+            _note_admin_call(method, caller, grpc.StatusCode.OK, self.now() - began)
+            context.set_trailing_metadata(((REQUEST_ID, request_id),))
+            return response
 
     return call
 
 
-def _note_admin_call(method: str, code: grpc.StatusCode, seconds: float) -> None:
+def _note_admin_call(method: str, caller: Caller | None, code: grpc.StatusCode, seconds: float) -> None:
+    """Count a call and log it. caller: None where nobody was let in; such calls a stranger can make without end."""
     observability.ADMIN_CALLS.labels(method, code.name).inc()
     observability.ADMIN_SECONDS.labels(method).observe(seconds)
+    log = _log.debug if caller is None else _log.info
+    log(
+        observability.ADMIN_CALL,
+        method=method,
+        code=code.name,
+        key_id="" if caller is None else caller.key_id,
+        seconds=round(seconds, 6),
+    )
 
 
 def timed(
@@ -98,11 +112,12 @@ def timed(
     return call
 
 
-async def fail(context: Context, method: str, error: Exception) -> NoReturn:
+async def fail(context: Context, method: str, error: Exception, request_ids: RequestIds) -> NoReturn:
     """End a call of the data plane with an error in place of a decision."""
-    report(method, error)
-    observability.UNDECIDED.labels(code_of(error).name).inc()
-    await abort(context, error)
+    with request_ids.noted(context) as request_id:
+        report(method, error)
+        observability.UNDECIDED.labels(code_of(error).name).inc()
+        await abort(context, error, request_id)
 
 
 async def _refuse(*arguments: Any) -> None:

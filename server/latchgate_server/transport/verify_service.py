@@ -16,6 +16,7 @@ from latchgate_server.core.ports import Clock, KeyVerifier
 from latchgate_server.core.verification import Verification
 from latchgate_server.transport.convert_verify import UNDECIDED, batch_to, question_from, verification_to
 from latchgate_server.transport.errors import Context, code_of, message_of
+from latchgate_server.transport.request_ids import REQUEST_ID, RequestIds
 from latchgate_server.transport.rpc import fail, not_built, report, timed
 
 # How many entries of a batch are decided before others get their turn: well under a millisecond's worth.
@@ -30,9 +31,10 @@ _REQUEST = verify_service_pb2.VerifyRequest
 class VerifyServicer:
     """Translates, and nothing else. Its responses are serialised already; `handlers` says so to the server."""
 
-    def __init__(self, verifier: KeyVerifier, clock: Clock) -> None:
+    def __init__(self, verifier: KeyVerifier, clock: Clock, request_ids: RequestIds) -> None:
         self._verifier = verifier
         self._clock = clock
+        self._request_ids = request_ids
         self._batched = 0
 
     async def Verify(self, request: verify_service_pb2.VerifyRequest, context: Context) -> bytes:
@@ -41,7 +43,7 @@ class VerifyServicer:
             response = self._from_memory(request)
             return await self._verify(request) if response is None else response
         except Exception as error:  # noqa: BLE001 - whatever it is, no client sees a stack trace
-            return await fail(context, "Verify", error)
+            return await fail(context, "Verify", error, self._request_ids)
 
     def verify_at_once(self, payload: bytes) -> bytes | None:
         """Verify of a serialised request, where memory alone can tell; else, and for what is malformed, None."""
@@ -54,17 +56,20 @@ class VerifyServicer:
         """Decide up to bounds.BATCH_SIZE keys, each as Verify would."""
         requests = request.requests
         if len(requests) > bounds.BATCH_SIZE:
-            error = InvalidRequest.of("requests", f"at most {bounds.BATCH_SIZE} entries, not {len(requests)}")
-            return await fail(context, "BatchVerify", error)
+            too_many = InvalidRequest.of("requests", f"at most {bounds.BATCH_SIZE} entries, not {len(requests)}")
+            return await fail(context, "BatchVerify", too_many, self._request_ids)
         if self._batched + len(requests) > DECISIONS_AT_ONCE:
-            return await fail(context, "BatchVerify", Overloaded("too many batches at once", retry_after=1.0))
+            overloaded = Overloaded("too many batches at once", retry_after=1.0)
+            return await fail(context, "BatchVerify", overloaded, self._request_ids)
         self._batched += len(requests)
         try:
-            return await self._decide_all(requests)
+            with self._request_ids.noted(context) as request_id:
+                context.set_trailing_metadata(((REQUEST_ID, request_id),))
+                return await self._decide_all(requests, request_id)
         finally:
             self._batched -= len(requests)
 
-    async def _decide_all(self, requests: Sequence[verify_service_pb2.VerifyRequest]) -> bytes:
+    async def _decide_all(self, requests: Sequence[verify_service_pb2.VerifyRequest], request_id: str) -> bytes:
         responses = [UNDECIDED] * len(requests)
         errors: dict[int, verify_service_pb2.BatchVerifyError] = {}
         slow: list[int] = []
@@ -74,7 +79,7 @@ class VerifyServicer:
             try:
                 response = self._from_memory(one)
             except Exception as error:  # noqa: BLE001 - one entry's error is not the others'
-                errors[place] = _batch_error(error)
+                errors[place] = _batch_error(error, request_id)
                 continue
             if response is None:
                 slow.append(place)
@@ -86,7 +91,7 @@ class VerifyServicer:
             if isinstance(outcome, bytes):
                 responses[place] = outcome
             elif isinstance(outcome, Exception):
-                errors[place] = _batch_error(outcome)
+                errors[place] = _batch_error(outcome, request_id)
             else:
                 raise outcome
         return batch_to(responses, errors)
@@ -118,8 +123,8 @@ def _told(verification: Verification) -> bytes:
     return verification_to(verification)
 
 
-def _batch_error(error: Exception) -> verify_service_pb2.BatchVerifyError:
+def _batch_error(error: Exception, request_id: str) -> verify_service_pb2.BatchVerifyError:
     report("BatchVerify", error)
     code = code_of(error)
     observability.UNDECIDED.labels(code.name).inc()
-    return verify_service_pb2.BatchVerifyError(code=code.value[0], message=message_of(error))
+    return verify_service_pb2.BatchVerifyError(code=code.value[0], message=message_of(error, request_id))
