@@ -102,7 +102,9 @@ class Identity:
 class LimitStatus:
     """Where one limit stands after the decision.
 
-    kind: `rate_limit` or `quota`. holder: `key` or `tenant`. reset_after: seconds until it is whole again; None: never.
+    kind: `rate_limit` or `quota`. holder: `key` or `tenant`. limit: the most that can be left. reset_after: seconds
+    until it is whole again; None: never. per_period: how much may be taken in each period of `period` seconds; None:
+    their length varies, or there are none.
     """
 
     name: str
@@ -111,6 +113,8 @@ class LimitStatus:
     limit: int
     remaining: int
     reset_after: float | None
+    per_period: int = 0
+    period: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +185,8 @@ def limit_status_from(message: decision_pb2.LimitStatus) -> LimitStatus:
         limit=message.limit,
         remaining=message.remaining,
         reset_after=seconds_of(message.reset_after) if message.HasField("reset_after") else None,
+        per_period=message.per_period,
+        period=seconds_of(message.period) if message.HasField("period") else None,
     )
 
 

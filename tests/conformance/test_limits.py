@@ -191,6 +191,8 @@ def test_a_response_tells_where_each_limit_stands(house: House, verify: Verify) 
     assert (monthly.name, monthly.holder) == ("monthly", LimitStatus.HOLDER_TENANT)
     assert (monthly.limit, monthly.remaining) == (100, 97)
     assert 0 < monthly.reset_after.ToTimedelta().days <= 31
+    assert (calls.per_period, calls.period.seconds) == (60, 60)
+    assert (monthly.per_period, monthly.HasField("period"), prepaid.HasField("period")) == (100, False, False)
 
 
 def test_a_denial_tells_when_to_try_again(house: House, verify: Verify) -> None:

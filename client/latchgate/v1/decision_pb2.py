@@ -27,7 +27,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1blatchgate/v1/decision.proto\x12\x0clatchgate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfc\x02\n\x08Identity\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\r\n\x05owner\x18\x04 \x01(\t\x12\x0c\n\x04user\x18\x05 \x01(\t\x12\x10\n\x08role_ids\x18\x06 \x03(\t\x12\x13\n\x0bpermissions\x18\x07 \x03(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x08 \x03(\t\x12\'\n\x06\x63laims\x18\t \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x13\n\x0b\x65nvironment\x18\n \x01(\t\x12.\n\x04tags\x18\x0b \x03(\x0b\x32 .latchgate.v1.Identity.TagsEntry\x12/\n\x0b\x65xpire_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tresources\x18\r \x03(\t\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xd5\x02\n\x0bLimitStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.latchgate.v1.LimitStatus.Kind\x12\x30\n\x06holder\x18\x03 \x01(\x0e\x32 .latchgate.v1.LimitStatus.Holder\x12\r\n\x05limit\x18\x04 \x01(\x03\x12\x11\n\tremaining\x18\x05 \x01(\x03\x12.\n\x0breset_after\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"A\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fKIND_RATE_LIMIT\x10\x01\x12\x0e\n\nKIND_QUOTA\x10\x02\"C\n\x06Holder\x12\x16\n\x12HOLDER_UNSPECIFIED\x10\x00\x12\x0e\n\nHOLDER_KEY\x10\x01\x12\x11\n\rHOLDER_TENANT\x10\x02*K\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x45\x43ISION_ALLOW\x10\x01\x12\x11\n\rDECISION_DENY\x10\x02*\xf4\x04\n\x0c\x44\x65nialReason\x12\x1d\n\x19\x44\x45NIAL_REASON_UNSPECIFIED\x10\x00\x12!\n\x1d\x44\x45NIAL_REASON_MISSING_API_KEY\x10\x01\x12!\n\x1d\x44\x45NIAL_REASON_INVALID_API_KEY\x10\x02\x12!\n\x1d\x44\x45NIAL_REASON_SECRET_REQUIRED\x10\x03\x12 \n\x1c\x44\x45NIAL_REASON_INVALID_SECRET\x10\x04\x12!\n\x1d\x44\x45NIAL_REASON_TENANT_DISABLED\x10\x05\x12!\n\x1d\x44\x45NIAL_REASON_API_KEY_REVOKED\x10\x06\x12\"\n\x1e\x44\x45NIAL_REASON_API_KEY_DISABLED\x10\x07\x12!\n\x1d\x44\x45NIAL_REASON_API_KEY_EXPIRED\x10\x08\x12#\n\x1f\x44\x45NIAL_REASON_IP_NOT_AUTHORIZED\x10\t\x12!\n\x1d\x44\x45NIAL_REASON_TENANT_MISMATCH\x10\n\x12\'\n#DENIAL_REASON_RESOURCE_NOT_IN_SCOPE\x10\x0b\x12(\n$DENIAL_REASON_CAPABILITY_NOT_IN_PLAN\x10\x0c\x12*\n&DENIAL_REASON_INSUFFICIENT_PERMISSIONS\x10\r\x12$\n DENIAL_REASON_ACT_AS_NOT_ALLOWED\x10\x0e\x12\x1e\n\x1a\x44\x45NIAL_REASON_RATE_LIMITED\x10\x0f\x12 \n\x1c\x44\x45NIAL_REASON_QUOTA_EXCEEDED\x10\x10\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1blatchgate/v1/decision.proto\x12\x0clatchgate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfc\x02\n\x08Identity\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\r\n\x05owner\x18\x04 \x01(\t\x12\x0c\n\x04user\x18\x05 \x01(\t\x12\x10\n\x08role_ids\x18\x06 \x03(\t\x12\x13\n\x0bpermissions\x18\x07 \x03(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x08 \x03(\t\x12\'\n\x06\x63laims\x18\t \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x13\n\x0b\x65nvironment\x18\n \x01(\t\x12.\n\x04tags\x18\x0b \x03(\x0b\x32 .latchgate.v1.Identity.TagsEntry\x12/\n\x0b\x65xpire_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tresources\x18\r \x03(\t\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x94\x03\n\x0bLimitStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.latchgate.v1.LimitStatus.Kind\x12\x30\n\x06holder\x18\x03 \x01(\x0e\x32 .latchgate.v1.LimitStatus.Holder\x12\r\n\x05limit\x18\x04 \x01(\x03\x12\x11\n\tremaining\x18\x05 \x01(\x03\x12.\n\x0breset_after\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nper_period\x18\x07 \x01(\x03\x12)\n\x06period\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\"A\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fKIND_RATE_LIMIT\x10\x01\x12\x0e\n\nKIND_QUOTA\x10\x02\"C\n\x06Holder\x12\x16\n\x12HOLDER_UNSPECIFIED\x10\x00\x12\x0e\n\nHOLDER_KEY\x10\x01\x12\x11\n\rHOLDER_TENANT\x10\x02*K\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x45\x43ISION_ALLOW\x10\x01\x12\x11\n\rDECISION_DENY\x10\x02*\xf4\x04\n\x0c\x44\x65nialReason\x12\x1d\n\x19\x44\x45NIAL_REASON_UNSPECIFIED\x10\x00\x12!\n\x1d\x44\x45NIAL_REASON_MISSING_API_KEY\x10\x01\x12!\n\x1d\x44\x45NIAL_REASON_INVALID_API_KEY\x10\x02\x12!\n\x1d\x44\x45NIAL_REASON_SECRET_REQUIRED\x10\x03\x12 \n\x1c\x44\x45NIAL_REASON_INVALID_SECRET\x10\x04\x12!\n\x1d\x44\x45NIAL_REASON_TENANT_DISABLED\x10\x05\x12!\n\x1d\x44\x45NIAL_REASON_API_KEY_REVOKED\x10\x06\x12\"\n\x1e\x44\x45NIAL_REASON_API_KEY_DISABLED\x10\x07\x12!\n\x1d\x44\x45NIAL_REASON_API_KEY_EXPIRED\x10\x08\x12#\n\x1f\x44\x45NIAL_REASON_IP_NOT_AUTHORIZED\x10\t\x12!\n\x1d\x44\x45NIAL_REASON_TENANT_MISMATCH\x10\n\x12\'\n#DENIAL_REASON_RESOURCE_NOT_IN_SCOPE\x10\x0b\x12(\n$DENIAL_REASON_CAPABILITY_NOT_IN_PLAN\x10\x0c\x12*\n&DENIAL_REASON_INSUFFICIENT_PERMISSIONS\x10\r\x12$\n DENIAL_REASON_ACT_AS_NOT_ALLOWED\x10\x0e\x12\x1e\n\x1a\x44\x45NIAL_REASON_RATE_LIMITED\x10\x0f\x12 \n\x1c\x44\x45NIAL_REASON_QUOTA_EXCEEDED\x10\x10\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,18 +36,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_IDENTITY_TAGSENTRY']._loaded_options = None
   _globals['_IDENTITY_TAGSENTRY']._serialized_options = b'8\001'
-  _globals['_DECISION']._serialized_start=867
-  _globals['_DECISION']._serialized_end=942
-  _globals['_DENIALREASON']._serialized_start=945
-  _globals['_DENIALREASON']._serialized_end=1573
+  _globals['_DECISION']._serialized_start=930
+  _globals['_DECISION']._serialized_end=1005
+  _globals['_DENIALREASON']._serialized_start=1008
+  _globals['_DENIALREASON']._serialized_end=1636
   _globals['_IDENTITY']._serialized_start=141
   _globals['_IDENTITY']._serialized_end=521
   _globals['_IDENTITY_TAGSENTRY']._serialized_start=478
   _globals['_IDENTITY_TAGSENTRY']._serialized_end=521
   _globals['_LIMITSTATUS']._serialized_start=524
-  _globals['_LIMITSTATUS']._serialized_end=865
-  _globals['_LIMITSTATUS_KIND']._serialized_start=731
-  _globals['_LIMITSTATUS_KIND']._serialized_end=796
-  _globals['_LIMITSTATUS_HOLDER']._serialized_start=798
-  _globals['_LIMITSTATUS_HOLDER']._serialized_end=865
+  _globals['_LIMITSTATUS']._serialized_end=928
+  _globals['_LIMITSTATUS_KIND']._serialized_start=794
+  _globals['_LIMITSTATUS_KIND']._serialized_end=859
+  _globals['_LIMITSTATUS_HOLDER']._serialized_start=861
+  _globals['_LIMITSTATUS_HOLDER']._serialized_end=928
 # @@protoc_insertion_point(module_scope)

@@ -293,6 +293,8 @@ class LimitStatus(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     REMAINING_FIELD_NUMBER: _builtins.int
     RESET_AFTER_FIELD_NUMBER: _builtins.int
+    PER_PERIOD_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The limit's name, as in Limit.name."""
     kind: Global___LimitStatus.Kind.ValueType
@@ -303,9 +305,15 @@ class LimitStatus(_message.Message):
     """The most that can be left: a rate limit's burst, a quota's limit."""
     remaining: _builtins.int
     """What is left after this decision; a denial takes nothing."""
+    per_period: _builtins.int
+    """How much may be taken in each period; a rate limit's `limit` above is another where its burst is."""
     @_builtins.property
     def reset_after(self) -> _duration_pb2.Duration:
         """Until `remaining` is back at `limit` (quota: until the period ends; unset for a quota without a period)."""
+
+    @_builtins.property
+    def period(self) -> _duration_pb2.Duration:
+        """How long a period is. Unset where that varies (a quota's month) or there is none."""
 
     def __init__(
         self,
@@ -316,10 +324,12 @@ class LimitStatus(_message.Message):
         limit: _builtins.int = ...,
         remaining: _builtins.int = ...,
         reset_after: _duration_pb2.Duration | None = ...,
+        per_period: _builtins.int = ...,
+        period: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["reset_after", b"reset_after"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["period", b"period", "reset_after", b"reset_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["holder", b"holder", "kind", b"kind", "limit", b"limit", "name", b"name", "remaining", b"remaining", "reset_after", b"reset_after"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["holder", b"holder", "kind", b"kind", "limit", b"limit", "name", b"name", "per_period", b"per_period", "period", b"period", "remaining", b"remaining", "reset_after", b"reset_after"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -13,6 +13,7 @@ from latchgate_server.core.model import RateLimit
 from latchgate_server.core.verification import Verification
 from latchgate_server.transport.convert_admin import duration_to
 from latchgate_server.transport.fields import Fields
+from latchgate_server.transport.limit_headers import period_seconds
 
 # A response with limits and nothing else, in which each decision changes a few numbers: that costs less than to make it
 # anew. Keys with the same limits share it, so that it stays in the processor's cache. Nobody else sees it between its
@@ -58,11 +59,14 @@ def _set(message: Duration, seconds: float) -> None:
 
 def _fixed(held: HeldLimit) -> decision_pb2.LimitStatus:
     is_rate = isinstance(held.limit, RateLimit)
+    period = period_seconds(held.limit)
     return decision_pb2.LimitStatus(
         name=held.limit.name,
         kind=decision_pb2.LimitStatus.KIND_RATE_LIMIT if is_rate else decision_pb2.LimitStatus.KIND_QUOTA,
         holder=decision_pb2.LimitStatus.Holder.ValueType(held.holder),
         limit=held.whole,
+        per_period=held.limit.limit,
+        period=None if period is None else duration_to(period),
     )
 
 
