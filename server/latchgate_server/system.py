@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from functools import partial
 
 _MONOTONIC = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -12,13 +13,10 @@ _MONOTONIC = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 class SystemClock:
     """Implements ports.Clock. Its monotonic time is CLOCK_BOOTTIME where there is one: it runs while suspended."""
 
-    def now(self) -> float:
-        """Wall time in Unix seconds."""
-        return time.time()
-
-    def monotonic(self) -> float:
-        """Seconds since boot."""
-        return time.clock_gettime(_MONOTONIC)
+    def __init__(self) -> None:
+        # Attributes in place of methods: each decision asks for the time, and a method around it takes twice as long.
+        self.now = time.time
+        self.monotonic = partial(time.clock_gettime, _MONOTONIC)
 
     async def sleep(self, seconds: float) -> None:
         """Wait for that many seconds."""

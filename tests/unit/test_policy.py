@@ -23,7 +23,7 @@ from latchgate_server.core.model import (
 )
 from latchgate_server.core.permissions import parse_requirement
 from latchgate_server.core.policy import CHECKS, decide
-from latchgate_server.core.record import build_record
+from latchgate_server.core.record import Record, build_record
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 SECRET = SecretHash(profile=HashProfile.GENERATED, pepper_id="1", phc="", tag=None)
@@ -38,11 +38,17 @@ class Case:
     role: Role
     question: Question
 
-    def decided(self, now: float = NOW.timestamp()) -> DenialReason | None:
+    def record(self) -> Record:
         plan = Plan(plan_id="gold", capabilities=("export",))
         roles = [(1, self.role)]
-        record = build_record(key=self.key, secret=SECRET, tenant=self.tenant, plan=plan, roles=roles, revision=1)
-        return decide(record, self.question, now)
+        return build_record(key=self.key, secret=SECRET, tenant=self.tenant, plan=plan, roles=roles, revision=1)
+
+    def decided(self, now: float = NOW.timestamp()) -> DenialReason | None:
+        return decide(self.record(), self.question, now)
+
+    def failed_checks(self, now: float = NOW.timestamp()) -> list[DenialReason]:
+        record = self.record()
+        return [check.denial_reason for check in CHECKS if not check.passes(record, self.question, now)]
 
     def with_key(self, **changes: object) -> Case:
         return replace(self, key=replace(self.key, **changes))  # type: ignore[arg-type]  # names are checked when run
@@ -101,6 +107,7 @@ def _failing(reasons: Iterable[DenialReason]) -> Case:
 
 def test_a_key_that_passes_every_check_is_allowed() -> None:
     assert ALLOWED.decided() is None
+    assert ALLOWED.failed_checks() == []
 
 
 def test_every_check_is_tried_below_and_all_stand_in_the_order_of_their_numbers() -> None:
@@ -117,7 +124,9 @@ def test_of_several_failures_the_lowest_numbered_is_the_reason(number: int) -> N
     """Every combination; but a key is in one state only, so it is never both revoked and disabled."""
     for reasons in combinations(FAILURES, number):
         if not {DenialReason.API_KEY_REVOKED, DenialReason.API_KEY_DISABLED} <= set(reasons):
-            assert _failing(reasons).decided() is min(reasons), reasons
+            case = _failing(reasons)
+            assert case.decided() is min(reasons), reasons
+            assert case.failed_checks()[0] is min(reasons), "whoever explains the decision is told the same"
 
 
 def test_what_is_not_asked_for_is_not_checked() -> None:

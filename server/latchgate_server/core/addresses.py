@@ -98,13 +98,16 @@ class AddressSet:
     def contains(self, text: str) -> bool:
         """Whether the address is in one of the ranges; False for what is no address."""
         parsed = parse_address(text)
-        return parsed is not None and self._holds(parsed[0], parsed[1], parsed[1])
+        if parsed is None:
+            return False
+        version, number = parsed
+        firsts, lasts = (self._firsts, self._lasts) if version == 4 else (self._firsts_6, self._lasts_6)
+        place = bisect_right(firsts, number) - 1
+        return place >= 0 and number <= lasts[place]
 
     def covers(self, range_: str) -> bool:
         """Whether every address of the range is in one of these. Raises MalformedAddress."""
-        return self._holds(*parse_range(range_))
-
-    def _holds(self, version: int, first: int, last: int) -> bool:
+        version, first, last = parse_range(range_)
         # Ranges that touch are merged, so a range that is covered lies within a single one.
         firsts, lasts = (self._firsts, self._lasts) if version == 4 else (self._firsts_6, self._lasts_6)
         place = bisect_right(firsts, first) - 1

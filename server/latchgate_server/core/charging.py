@@ -167,6 +167,15 @@ def _by_name(of_plan: Iterable[Limit], own: Iterable[Limit]) -> dict[str, Limit]
     return {limit.name: limit for limits in (of_plan, own) for limit in limits}
 
 
+def backlog_since_reset(held: HeldLimit, rate: Rate, now: float) -> float:
+    """What a bucket that nobody has taken from since its limit was reset has to drain yet, in seconds.
+
+    now: Unix seconds.
+    """
+    spent, time = held.reset.spent, held.reset.time
+    return max(0.0, spent * rate.interval - (now - time)) if spent else 0.0
+
+
 def seconds_to_end(period: QuotaPeriod, now: float) -> float | None:
     """The seconds until a period that `now` (Unix seconds) lies in ends; None for a lifetime."""
     moment = datetime.fromtimestamp(now, UTC)

@@ -29,6 +29,7 @@ _SEGMENT = r"[A-Za-z0-9_-]+"
 _PERMISSION = re.compile(rf"{_SEGMENT}(?:\.{_SEGMENT})*")
 _TOKEN = re.compile(rf"\s*(?:([()])|({_PERMISSION.pattern})(?![^\s()]))")
 _WORDS = frozenset({"AND", "OR", "NOT"})
+_ANSWERS = 64
 
 
 def is_permission(text: str) -> bool:
@@ -46,7 +47,7 @@ def is_grant(text: str) -> bool:
 class Grants:
     """The permissions and patterns that a key holds; answers in time independent of how many there are."""
 
-    __slots__ = ("__weakref__", "_everything", "_exact", "_prefixes", "listed")
+    __slots__ = ("__weakref__", "_everything", "_exact", "_prefixes", "_satisfied", "listed")
 
     def __init__(self, grants: Iterable[str]) -> None:
         """grants: permissions and patterns, each satisfying `is_grant`."""
@@ -55,6 +56,7 @@ class Grants:
         self._prefixes = frozenset(g[:-1] for g in self._exact if g.endswith(".*"))
         self.listed = tuple(sorted(self._exact))
         """Every permission and pattern held, sorted."""
+        self._satisfied: dict[Requirement, bool] | None = None
 
     def covers(self, permission: str) -> bool:
         """Whether the permission, or every permission that the pattern `permission` stands for, is granted."""
@@ -69,12 +71,21 @@ class Grants:
             dot = permission.find(".", dot + 1)
         return False
 
+    def satisfy(self, requirement: Requirement) -> bool:
+        """Whether they satisfy a requirement. Services ask for few different ones, so the answer is kept."""
+        if self._satisfied is None or len(self._satisfied) >= _ANSWERS:
+            self._satisfied = {}
+        answer = self._satisfied.get(requirement)
+        if answer is None:
+            answer = self._satisfied[requirement] = requirement.satisfied_by(self)
+        return answer
+
 
 class MalformedRequirement(ValueError):
     """The expression does not follow the grammar; the message says where, for people."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Permission:
     """Satisfied by a grant that covers it."""
 
@@ -85,7 +96,7 @@ class Permission:
         return grants.covers(self.name)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Not:
     """Satisfied where its term is not."""
 
@@ -96,7 +107,7 @@ class Not:
         return not self.term.satisfied_by(grants)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class AllOf:
     """Satisfied where every term is."""
 
@@ -110,7 +121,7 @@ class AllOf:
         return True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class AnyOf:
     """Satisfied where one term is."""
 
@@ -125,7 +136,7 @@ class AnyOf:
 
 
 Requirement = Permission | Not | AllOf | AnyOf
-"""A parsed expression."""
+"""A parsed expression. Two are equal only where they are the same; `parse_requirement` gives the same for one text."""
 
 
 def render_requirement(requirement: Requirement) -> str:

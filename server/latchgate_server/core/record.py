@@ -12,7 +12,17 @@ from weakref import WeakValueDictionary
 
 from latchgate_server.core.addresses import AddressSet
 from latchgate_server.core.charging import NO_RESETS, Holder, Limits, Reset, hold_limits
-from latchgate_server.core.model import HashProfile, Identity, Key, KeyState, Plan, Role, SecretHash, Tenant
+from latchgate_server.core.model import (
+    DenialReason,
+    HashProfile,
+    Identity,
+    Key,
+    KeyState,
+    Plan,
+    Role,
+    SecretHash,
+    Tenant,
+)
 from latchgate_server.core.permissions import ADMIN_PREFIX, Grants
 from latchgate_server.core.resources import ResourceScope
 
@@ -22,15 +32,18 @@ class Record:
     """What a verification needs to know of one key.
 
     identity: who the key speaks for when the caller names no user.
+    standing: why the key is denied whatever is asked; None where it is not.
     expire_at: Unix seconds, infinite for a key that never expires; 0 where the stored flag says that it has.
     allowlist, scope: None where the key is not restricted.
     revision: that of the snapshot which the record was read in.
+    told: the identity as answers tell it, once one did; what it looks like is the transport's affair.
     """
 
     identity: Identity
     secret: SecretHash = field(repr=False)
     state: KeyState
     tenant_enabled: bool
+    standing: DenialReason | None
     plan_id: str
     role_numbers: tuple[int, ...]
     expire_at: float
@@ -41,6 +54,11 @@ class Record:
     may_act_as: bool
     limits: Limits
     revision: int
+    told: bytes = field(init=False, default=b"", repr=False)
+
+    def keep_told(self, told: bytes) -> None:
+        """Keep the identity as answers tell it. Nothing else of a record ever changes."""
+        object.__setattr__(self, "told", told)
 
 
 # Many keys have the same roles and the same ranges. What is worked out of them is kept once, for as long as a record
@@ -105,6 +123,7 @@ def build_record(
         secret=secret,
         state=key.state,
         tenant_enabled=tenant.enabled,
+        standing=_standing(key.state, tenant.enabled),
         plan_id=tenant.plan_id,
         role_numbers=tuple(number for number, _ in roles),
         expire_at=_expire_at(key),
@@ -125,6 +144,17 @@ def merged_claims(roles: Iterable[Role], own: Mapping[str, object]) -> Mapping[s
         claims.update(role.claims)
     claims.update(own)
     return claims
+
+
+_STANDINGS = {
+    KeyState.ACTIVE: None,
+    KeyState.DISABLED: DenialReason.API_KEY_DISABLED,
+    KeyState.REVOKED: DenialReason.API_KEY_REVOKED,
+}
+
+
+def _standing(state: KeyState, tenant_enabled: bool) -> DenialReason | None:
+    return _STANDINGS[state] if tenant_enabled else DenialReason.TENANT_DISABLED
 
 
 def _expire_at(key: Key) -> float:

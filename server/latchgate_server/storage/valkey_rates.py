@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import valkey.asyncio
 from valkey.exceptions import ValkeyError
 
-from latchgate_server.core.charging import HeldRate
+from latchgate_server.core.charging import HeldRate, backlog_since_reset
 from latchgate_server.core.errors import StoreUnavailable
 from latchgate_server.core.limit_stores import Charged
 from latchgate_server.core.ports import Clock
@@ -71,8 +71,7 @@ class ValkeyRates:
         keys = [f"latchgate:{{{held.tenant_id}}}:{held.bucket}" for held, _ in rates]
         arguments: list[float] = [need, take]
         for held, rate in rates:
-            spent = held.reset.spent * rate.interval - (now - held.reset.time) if held.reset.spent else 0.0
-            arguments += [rate.interval * 1e6, rate.burst, max(0.0, spent) * 1e6]
+            arguments += [rate.interval * 1e6, rate.burst, backlog_since_reset(held, rate, now) * 1e6]
         try:
             admitted, backlogs = await self._script(keys=keys, args=arguments)
         except (ValkeyError, OSError) as error:

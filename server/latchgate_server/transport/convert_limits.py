@@ -2,59 +2,61 @@
 
 from __future__ import annotations
 
-import math
+from functools import lru_cache
+from math import ceil
 
 from google.protobuf.duration_pb2 import Duration
 
-from latchgate.v1 import admin_service_pb2, decision_pb2, verify_service_pb2
+from latchgate.v1 import admin_service_pb2, decision_pb2
 from latchgate_server.core import bounds
 from latchgate_server.core.charging import Charge, HeldLimit, LimitStatus
 from latchgate_server.core.model import RateLimit
-from latchgate_server.core.verification import Verification
 from latchgate_server.transport.convert_admin import duration_to
 from latchgate_server.transport.fields import Fields
 from latchgate_server.transport.limit_headers import period_seconds
+from latchgate_server.transport.wire_format import varint
 
-# A response with limits and nothing else, in which each decision changes a few numbers: that costs less than to make it
-# anew. Keys with the same limits share it, so that it stays in the processor's cache. Nobody else sees it between its
-# change and its serialisation.
-_drafts: dict[str, _Draft] = {}
-_DRAFTS = 4_096
+# On the hot path a status is put together from serialised parts, like the rest of the response (convert_verify.py).
+# Tags: the field's number times 8, and how its value is written (Protocol Buffers, "Encoding").
+_LIMITS_TAG = b"\x2a"  # 5 of VerifyResponse, length-delimited
+_REMAINING_TAG = b"\x28"  # 5 of LimitStatus, a number
+_RESET_TAG = b"\x32"  # 6 of LimitStatus, length-delimited
+_RETRY_TAG = b"\x32"  # 6 of VerifyResponse, length-delimited
+
+_SHAPES = 4_096
+_fixed_parts: dict[str, list[bytes]] = {}
+"""By the shape of a key's limits: of each, what no decision changes."""
 
 
-class _Draft:
-    def __init__(self, charge: Charge) -> None:
-        self.response = verify_service_pb2.VerifyResponse(limits=[_fixed(status.held) for status in charge.statuses])
-        self.limits = list(self.response.limits)
-
-
-def charge_part(verification: Verification) -> bytes:
-    """What a serialised VerifyResponse says of a verification's limits."""
-    charge, record = verification.charge, verification.record
-    assert record is not None, "only a record has limits"
-    shape = record.limits.shape
-    draft = _drafts.get(shape)
-    if draft is None:
-        if len(_drafts) >= _DRAFTS:
-            _drafts.clear()
-        draft = _drafts[shape] = _Draft(charge)
-    for message, (_, remaining, reset_after) in zip(draft.limits, charge.statuses, strict=True):
-        message.remaining = remaining
+def charge_part(charge: Charge, shape: str) -> bytes:
+    """What a serialised VerifyResponse says of limits. shape: theirs, see core/charging.py."""
+    fixed = _fixed_parts.get(shape)
+    if fixed is None:
+        if len(_fixed_parts) >= _SHAPES:
+            _fixed_parts.clear()
+        fixed = _fixed_parts[shape] = [_fixed(status.held).SerializeToString() for status in charge.statuses]
+    part = b""
+    for (_, remaining, reset_after), always in zip(charge.statuses, fixed, strict=True):
+        status = always + _remaining_part(remaining)
         if reset_after is not None:
-            _set(message.reset_after, reset_after)
-    part = draft.response.SerializeToString()
+            status += _RESET_TAG + _duration_part(ceil(reset_after * 1_000))
+        part += _LIMITS_TAG + varint(len(status)) + status
     if charge.retry_after is not None:
-        response = verify_service_pb2.VerifyResponse()
-        _set(response.retry_after, charge.retry_after)
-        part += response.SerializeToString()
+        part += _RETRY_TAG + _duration_part(ceil(charge.retry_after * 1_000))
     return part
 
 
-def _set(message: Duration, seconds: float) -> None:
-    """Give a duration its value, rounded up to milliseconds: whoever waits for it waits long enough."""
-    milliseconds = math.ceil(seconds * 1_000)
-    message.seconds = milliseconds // 1_000
-    message.nanos = milliseconds % 1_000 * 1_000_000
+@lru_cache(maxsize=4_096)
+def _remaining_part(remaining: int) -> bytes:
+    return _REMAINING_TAG + varint(remaining)
+
+
+@lru_cache(maxsize=4_096)
+def _duration_part(milliseconds: int) -> bytes:
+    """A serialised duration behind its length. Rounded up to it: whoever waits for it waits long enough."""
+    seconds, rest = divmod(milliseconds, 1_000)
+    message = Duration(seconds=seconds, nanos=rest * 1_000_000).SerializeToString()
+    return varint(len(message)) + message
 
 
 def _fixed(held: HeldLimit) -> decision_pb2.LimitStatus:

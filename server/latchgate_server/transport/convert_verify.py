@@ -1,8 +1,7 @@
 """VerifyService's messages and the core's values.
 
-Responses are put together from serialised parts: a message's fields may come in any order and in several pieces, of
-which the last one wins (Protocol Buffers, "Encoding": "Field Order" and "Last One Wins"). What depends on the denial
-reason or on the record alone is serialised once and kept.
+Responses are put together from serialised parts (wire_format.py). What depends on the denial reason or on the record
+alone is serialised once and kept.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NoReturn
-from weakref import WeakKeyDictionary
 
 from latchgate.v1 import decision_pb2, verify_service_pb2
 from latchgate_server.core import bounds
@@ -22,6 +20,7 @@ from latchgate_server.core.verification import Verification
 from latchgate_server.transport.convert_admin import time_to
 from latchgate_server.transport.convert_limits import charge_part
 from latchgate_server.transport.fields import Fields, set_claims
+from latchgate_server.transport.wire_format import varint
 
 _Response = verify_service_pb2.VerifyResponse
 
@@ -40,9 +39,6 @@ UNDECIDED = b""
 
 # Field 1, length-delimited, of BatchVerifyResponse.
 _RESPONSES_TAG = b"\x0a"
-
-# A record is dropped from memory when it changes, and what was serialised of it with it.
-_identities: WeakKeyDictionary[Record, bytes] = WeakKeyDictionary()
 
 
 def question_from(request: verify_service_pb2.VerifyRequest) -> Question:
@@ -109,13 +105,13 @@ def verification_to(verification: Verification) -> bytes:
     response = (_ALLOWED if reason is None else _DENIED[reason]) + _revision_part(verification.revision)
     record = verification.record
     if record is not None:
-        response += _identity_part(record)
+        response += record.told or _tell(record)
         if verification.user != record.identity.user:
             response += _Response(identity=decision_pb2.Identity(user=verification.user)).SerializeToString()
+        if verification.charge.statuses:
+            response += charge_part(verification.charge, record.limits.shape)
     if verification.stale:
         response += _STALE
-    if verification.charge.statuses:
-        response += charge_part(verification)
     return response
 
 
@@ -126,26 +122,16 @@ def batch_to(responses: Sequence[bytes], errors: Mapping[int, verify_service_pb2
     return b"".join(parts)
 
 
-def varint(number: int) -> bytes:
-    """The number in base 128, least significant part first (Protocol Buffers, "Encoding": "Base 128 Varints")."""
-    parts = bytearray()
-    while number > 0x7F:
-        parts.append(number & 0x7F | 0x80)
-        number >>= 7
-    parts.append(number)
-    return bytes(parts)
-
-
 @lru_cache(maxsize=64)
 def _revision_part(revision: int) -> bytes:
     return _Response(revision=revision).SerializeToString()
 
 
-def _identity_part(record: Record) -> bytes:
-    part = _identities.get(record)
-    if part is None:
-        part = _identities[record] = _Response(identity=identity_to(record.identity)).SerializeToString()
-    return part
+def _tell(record: Record) -> bytes:
+    """The response's identity, kept with the record, so that it goes with it."""
+    told = _Response(identity=identity_to(record.identity)).SerializeToString()
+    record.keep_told(told)
+    return told
 
 
 def identity_to(identity: Identity) -> decision_pb2.Identity:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hmac
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
 from latchgate_server import observability
 from latchgate_server.core.errors import CannotDecide
@@ -26,23 +25,26 @@ from latchgate_server.core.replication import Change
 from latchgate_server.verify.import_filter import ImportFilter, Place
 
 _ABSENT_SHARE = 10
+_PASSED_OVER = 64
+"""How many records may be passed over to make room for one: it must not hold up verifications."""
 
 
-@dataclass(slots=True)
 class Entry:
     """A record, and what this process remembers of its secret.
 
     record: None for a key that does not exist.
     proven: a digest of the secret that verified (hashing.SecretHasher.digest), or None before it did.
+    is_generated: whether this is a key whose credential we made ourselves.
+    is_used: whether anybody asked for it since it was last passed over when room was made.
     """
 
-    record: Record | None
-    proven: bytes | None = field(default=None, repr=False)
+    __slots__ = ("is_generated", "is_used", "proven", "record")
 
-    @property
-    def is_generated(self) -> bool:
-        """Whether this is a key whose credential we made ourselves."""
-        return self.record is not None and self.record.secret.profile is HashProfile.GENERATED
+    def __init__(self, record: Record | None, proven: bytes | None = None) -> None:
+        self.record = record
+        self.proven = proven
+        self.is_generated = record is not None and record.secret.profile is HashProfile.GENERATED
+        self.is_used = False
 
     def is_found_by(self, form: str) -> bool:
         """Whether this is a key that is found by the form, and not just one whose key id reads like it."""
@@ -55,7 +57,11 @@ class Entry:
 
 
 class RecordCache:
-    """A bounded, least-recently-used map from key id to record, and one a tenth its size for keys that do not exist."""
+    """A bounded map from key id to record, and one a tenth its size for keys that do not exist.
+
+    Where room must be made, records that were used lately are passed over: once each (the CLOCK algorithm, in place of
+    an exact order of use, which each verification would have to change).
+    """
 
     def __init__(self, size: int) -> None:
         """size: how many records to keep."""
@@ -79,7 +85,7 @@ class RecordCache:
         """What is known of the key, or None where it must be loaded."""
         entry = self._entries.get(key_id)
         if entry is not None:
-            self._entries.move_to_end(key_id)
+            entry.is_used = True
         else:
             entry = self._absent.get(key_id)
             if entry is None:
@@ -125,12 +131,22 @@ class RecordCache:
             if len(self._absent) > max(1, self._size // _ABSENT_SHARE):
                 self._absent.popitem(last=False)
             return
+        entry.is_used = True
         self._entries[key_id] = entry
         for change in _causes(key_id, entry.record):
             self._dependents.setdefault(change, set()).add(key_id)
         if len(self._entries) > self._size:
-            self._drop(next(iter(self._entries)))
+            self._make_room()
             observability.EVICTIONS["size"].inc()
+
+    def _make_room(self) -> None:
+        for _ in range(_PASSED_OVER):
+            key_id, entry = next(iter(self._entries.items()))
+            if not entry.is_used:
+                break
+            entry.is_used = False
+            self._entries.move_to_end(key_id)
+        self._drop(next(iter(self._entries)))
 
     # Evictions ------------------------------------------------------------------------------------------------------
 

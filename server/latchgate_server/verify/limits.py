@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from latchgate_server import observability
-from latchgate_server.core.charging import Charge, Limits, LimitStatus
+from latchgate_server.core.charging import Charge, HeldRate, Limits, LimitStatus
 from latchgate_server.core.errors import CannotDecide, Overloaded, StoreUnavailable
 from latchgate_server.core.limit_stores import Charged, RateStore
 from latchgate_server.core.model import DenialReason
 from latchgate_server.core.ports import Clock
-from latchgate_server.core.rate import remaining
+from latchgate_server.core.rate import admits, remaining, retry_after
 from latchgate_server.verify.quotas import Borrowed, Quotas
-from latchgate_server.verify.rates import LocalRates, refused
+from latchgate_server.verify.rates import LocalRates, Wait
 
 _ATTEMPTS = 20
 _RETRY_SECONDS = 1.0
@@ -96,7 +96,7 @@ class LimitCharger:
                 return None
             self._shared.check_loss()
         now = self._clock.monotonic()
-        held = self._quotas.known(limits.quotas, cost or 1, now) if limits.quotas else []
+        held = self._quotas.known(limits.quotas, cost or 1, now) if limits.quotas else ()
         return None if held is None else self._charge_here(limits, held, cost, now)
 
     async def charge(self, limits: Limits, cost: int) -> Charge:
@@ -118,19 +118,19 @@ class LimitCharger:
 
     def _charge_here(self, limits: Limits, held: Sequence[Borrowed], cost: int, now: float) -> Charge:
         need, share = cost or 1, self._processes()
-        backlogs = self._rates.backlogs(limits.rates, now)
-        rate_waits = refused(limits.rates, backlogs, need, share)
-        quota_waits = [borrowed.seconds_left(now) for borrowed in held if borrowed.left < need]
+        backlogs, rate_waits = self._rates.look(limits.rates, need, share, now)
+        quota_waits = _quota_waits(held, need, now) if held else ()
         if rate_waits or quota_waits:
             return _denial(_statuses(limits, backlogs, held, now), rate_waits, quota_waits)
         if cost:
             self._rates.take(limits.rates, backlogs, cost, share, now)
-            self._quotas.take(held, cost, now)
+            if held:
+                self._quotas.take(held, cost, now)
         return Charge(None, _statuses(limits, backlogs, held, now))
 
     async def _charge_shared(self, shared: SharedRates, limits: Limits, held: Sequence[Borrowed], cost: int) -> Charge:
         need, now = cost or 1, self._clock.monotonic()
-        quota_waits = [borrowed.seconds_left(now) for borrowed in held if borrowed.left < need]
+        quota_waits = _quota_waits(held, need, now)
         take = 0 if quota_waits else cost
         # Taken before the store is asked, and put back if it refuses: meanwhile nobody else can have it.
         self._quotas.take(held, take, now)
@@ -143,25 +143,34 @@ class LimitCharger:
         if charged is None:
             return await self.charge(limits, cost)  # which leaves the store alone, now that it is lost
         statuses = _statuses(limits, charged.backlogs, held, now)
-        rate_waits = [] if charged.admitted else refused(limits.rates, charged.backlogs, need, 1)
+        rate_waits = [] if charged.admitted else _rate_waits(limits.rates, charged.backlogs, need)
         return _denial(statuses, rate_waits, quota_waits) if rate_waits or quota_waits else Charge(None, statuses)
 
 
 def _statuses(limits: Limits, backlogs: Sequence[float], held: Sequence[Borrowed], now: float) -> Sequence[LimitStatus]:
     """backlogs, held: afterwards. What other processes have borrowed of a quota counts as spent."""
-    statuses = [
-        LimitStatus(rate.held, remaining(backlog, rate.rate), backlog)
-        for rate, backlog in zip(limits.rates, backlogs, strict=True)
-    ]
+    statuses = []
+    for (limit, rate), backlog in zip(limits.rates, backlogs, strict=True):
+        statuses.append(LimitStatus(limit, remaining(backlog, rate), backlog))
     for borrowed in held:
         left = borrowed.left + borrowed.elsewhere
         statuses.append(LimitStatus(borrowed.quota.held, left, borrowed.seconds_left(now)))
     return statuses
 
 
-def _denial(
-    statuses: Sequence[LimitStatus], rate_waits: Sequence[float | None], quota_waits: Sequence[float | None]
-) -> Charge:
+def _rate_waits(rates: Sequence[HeldRate], backlogs: Sequence[float], need: int) -> Sequence[Wait]:
+    return [
+        retry_after(backlog, rate, need)
+        for (_, rate), backlog in zip(rates, backlogs, strict=True)
+        if not admits(backlog, rate, need)
+    ]
+
+
+def _quota_waits(held: Sequence[Borrowed], need: int, now: float) -> Sequence[Wait]:
+    return [borrowed.seconds_left(now) for borrowed in held if borrowed.left < need]
+
+
+def _denial(statuses: Sequence[LimitStatus], rate_waits: Sequence[Wait], quota_waits: Sequence[Wait]) -> Charge:
     """waits: of the limits that refused; None: waiting does not help."""
     reason = DenialReason.RATE_LIMITED if rate_waits else DenialReason.QUOTA_EXCEEDED
     waits = [*rate_waits, *quota_waits]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import lru_cache
 
 from latchgate_server import observability
@@ -10,7 +10,7 @@ from latchgate_server.core import bounds
 from latchgate_server.core.addresses import canonical_address
 from latchgate_server.core.model import Identity, Question, RequestInfo
 from latchgate_server.core.redaction import kept, kept_request
-from latchgate_server.core.usage import ALLOWED, KeyTally, Source, Use
+from latchgate_server.core.usage import ALLOWED, HOUR, Event, KeyTally, Source, Use
 
 KEYS = 100_000
 COUNTERS = 500_000
@@ -25,20 +25,59 @@ DESCRIPTIONS = 8_000_000
 _UseEvent = tuple[float, int, str, str, RequestInfo | None]
 """Time, outcome, client address, user, description of the request: no more of a question, so as to hold little."""
 
+_Counter = tuple[int, int]
+"""Number of the hour since 1970, outcome."""
 
-@dataclass(slots=True)
+
 class Slot:
-    """What was collected about one key, as it came; see KeyTally for the same, fit to be written."""
+    """What was collected about one key, as it came; see KeyTally for the same, fit to be written.
 
-    key_id: str
-    tenant_id: str
-    counts: dict[tuple[int, int], int] = field(default_factory=dict)
-    first_time: float = 0.0
-    last: _UseEvent | None = None
-    sources: dict[str, Source] = field(default_factory=dict)
-    uses: list[_UseEvent] = field(default_factory=list)
-    loose: int = 0
-    """Characters of the latest use's description, where that use is not among the single ones."""
+    Most keys have one outcome in an hour and one address, so these are kept without a dictionary around them.
+
+    at, count: hour and outcome of the latest decisions, and how many there were in a row; counts: of those before.
+    client_ip, source: the address that was used last; sources: all of them, where there are several.
+    loose: characters of the latest use's description, where that use is not among the single ones.
+    """
+
+    __slots__ = (
+        "at",
+        "client_ip",
+        "count",
+        "counts",
+        "first_time",
+        "key_id",
+        "last",
+        "loose",
+        "source",
+        "sources",
+        "tenant_id",
+        "uses",
+    )
+
+    def __init__(self, identity: Identity) -> None:
+        self.key_id = identity.key_id
+        self.tenant_id = identity.tenant_id
+        self.at: _Counter | None = None
+        self.count = 0
+        self.counts: dict[_Counter, int] | None = None
+        self.first_time = 0.0
+        self.last: _UseEvent | None = None
+        self.client_ip = ""
+        self.source: Source | None = None
+        self.sources: dict[str, Source] | None = None
+        self.uses: list[_UseEvent] = []
+        self.loose = 0
+
+    def all_counts(self) -> dict[_Counter, int]:
+        """Decisions by hour and outcome."""
+        counts = dict(self.counts or {})
+        if self.at is not None:
+            counts[self.at] = counts.get(self.at, 0) + self.count
+        return counts
+
+    def all_sources(self) -> dict[str, Source]:
+        """Uses by address, as it was told."""
+        return self.sources or ({} if self.source is None else {self.client_ip: self.source})
 
 
 class Tallies:
@@ -68,20 +107,42 @@ class Tallies:
             if len(self) >= KEYS:
                 observability.USAGE_DROPPED.labels("counter").inc()
                 return None
-            slot = self._slots[identity.key_id] = Slot(identity.key_id, identity.tenant_id)
+            slot = self._slots[identity.key_id] = Slot(identity)
         return slot
 
-    def count(self, slot: Slot, hour: int, outcome: int, count: int) -> None:
-        """Count decisions."""
-        at = (hour, outcome)
-        before = slot.counts.get(at)
-        if before is not None:
-            slot.counts[at] = before + count
-        elif self._counters < COUNTERS:
-            self._counters += 1
-            slot.counts[at] = count
-        else:
-            observability.USAGE_DROPPED.labels("counter").inc(count)
+    def note(self, events: Sequence[Event]) -> None:
+        """Count a stretch of decisions, and note those among them that are uses."""
+        slots = self._slots
+        for now, verification, question, record in events:
+            if record is None:
+                continue
+            identity = record.identity
+            slot = slots.get(identity.key_id) or self.slot(identity)
+            if slot is None:
+                continue
+            reason, proven, user, _, _, _ = verification
+            outcome = ALLOWED if reason is None else int(reason)
+            at = (int(now // HOUR), outcome)
+            if at == slot.at:
+                slot.count += 1
+            else:
+                self.count(slot, at, 1)
+            if proven is not None:
+                self.use(slot, now, outcome, user, question)
+
+    def count(self, slot: Slot, at: _Counter, count: int) -> None:
+        """Count decisions of one hour and outcome."""
+        if at != slot.at:
+            counts = slot.counts
+            if counts is None or at not in counts:
+                if self._counters >= COUNTERS:
+                    observability.USAGE_DROPPED.labels("counter").inc(count)
+                    return
+                self._counters += 1
+            if slot.at is not None:
+                slot.counts = slot.all_counts()
+            slot.at, slot.count = at, 0
+        slot.count += count
 
     def use(self, slot: Slot, now: float, outcome: int, user: str, question: Question) -> None:
         """Note a use. now: Unix seconds."""
@@ -92,7 +153,12 @@ class Tallies:
         if not slot.first_time:
             slot.first_time = now
         if client_ip:
-            self._note_source(slot, client_ip, now, 1)
+            source = slot.source
+            if source is not None and client_ip == slot.client_ip:
+                source.last_time = now
+                source.count += 1
+            else:
+                self._note_source(slot, client_ip, now, 1)
         uses = slot.uses
         if self._uses >= USES:
             self._dropped_uses += 1
@@ -127,16 +193,15 @@ class Tallies:
     def take(self) -> KeyTally:
         """Remove a slot that was sealed, and return it fit to be written."""
         _, slot = self._sealed.popitem()
-        self._counters -= len(slot.counts)
-        self._sources -= len(slot.sources)
+        counts, sources = slot.all_counts(), slot.all_sources()
+        self._counters -= len(counts)
+        self._sources -= len(sources)
         self._characters -= slot.loose
         self._forget(slot, max(0, len(slot.uses) - bounds.USES_PER_KEY))
         uses = [_kept_use(event) for event in slot.uses]
         last = None if slot.last is None else _kept_use(slot.last)
         self._forget(slot, len(slot.uses))
-        return KeyTally(
-            slot.key_id, slot.tenant_id, slot.counts, slot.first_time, last, _kept_sources(slot.sources), uses
-        )
+        return KeyTally(slot.key_id, slot.tenant_id, counts, slot.first_time, last, _kept_sources(sources), uses)
 
     def _with_room(self, request: RequestInfo) -> RequestInfo | None:
         if self._characters > DESCRIPTIONS:
@@ -156,24 +221,29 @@ class Tallies:
         self._uses -= count
 
     def _note_source(self, slot: Slot, client_ip: str, now: float, count: int) -> None:
-        source = slot.sources.get(client_ip)
+        sources = slot.all_sources()
+        source = sources.get(client_ip)
         if source is not None:
             source.last_time = now
             source.count += count
-            return
-        if len(slot.sources) >= bounds.SOURCES_PER_KEY:
-            # The one used longest ago: no more than these are kept in the database either.
-            del slot.sources[min(slot.sources, key=lambda address: slot.sources[address].last_time)]
-            self._sources -= 1
-        if self._sources >= SOURCES:
-            observability.USAGE_DROPPED.labels("source").inc()
-            return
-        self._sources += 1
-        slot.sources[client_ip] = Source(now, now, count)
+        else:
+            if len(sources) >= bounds.SOURCES_PER_KEY:
+                # The one used longest ago: no more than these are kept in the database either.
+                del sources[min(sources, key=lambda address: sources[address].last_time)]
+                self._sources -= 1
+            if self._sources >= SOURCES:
+                observability.USAGE_DROPPED.labels("source").inc()
+                return
+            self._sources += 1
+            source = sources[client_ip] = Source(now, now, count)
+        slot.client_ip, slot.source = client_ip, source
+        slot.sources = sources if len(sources) > 1 else None
 
 
 def _kept_use(event: _UseEvent) -> Use:
     now, outcome, client_ip, user, request = event
+    if request is None:
+        return Use(now, outcome, _told_address(client_ip), user)
     return Use(now, outcome, _told_address(client_ip), user, *kept_request(request))
 
 
@@ -198,4 +268,4 @@ def _canonical(text: str) -> str | None:
 
 
 def _told_address(text: str) -> str:
-    return _canonical(text) or kept(text, bounds.CLIENT_ADDRESS_LENGTH)
+    return _canonical(text) or (text and kept(text, bounds.CLIENT_ADDRESS_LENGTH))

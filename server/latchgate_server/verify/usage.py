@@ -93,26 +93,14 @@ class UsageCollector:
         total = 0
         for outcome, count in [(ALLOWED, allowed), *((int(reason), count) for reason, count in denied.items())]:
             if count > 0:
-                self._tallies.count(slot, int(time // HOUR), outcome, count)
+                self._tallies.count(slot, (int(time // HOUR), outcome), count)
                 total += count
         if total:
             self._tallies.use_cached(slot, time, client_ip, identity.user, total)
 
     def _count(self) -> None:
         events, self._events = self._events, []
-        tallies = self._tallies
-        for event in events:
-            now, verification, question, record = event
-            if record is None:
-                continue
-            slot = tallies.slot(record.identity)
-            if slot is None:
-                continue
-            reason = verification.denial_reason
-            outcome = ALLOWED if reason is None else int(reason)
-            tallies.count(slot, int(now // HOUR), outcome, 1)
-            if verification.record is not None:
-                tallies.use(slot, now, outcome, verification.user, question)
+        self._tallies.note(events)
         for observer in self._observers:
             observer.note(events)
 

@@ -1,0 +1,21 @@
+"""How protobuf messages are written, for the hot path, which puts responses together from serialised parts.
+
+A message's fields may come in any order and in several pieces, of which the last one wins, or which are merged where
+they are messages themselves (Protocol Buffers, "Encoding": "Field Order" and "Last One Wins").
+"""
+
+from __future__ import annotations
+
+_SHORT = [bytes((number,)) for number in range(0x80)]
+
+
+def varint(number: int) -> bytes:
+    """A number, not negative, in base 128, least significant part first ("Encoding": "Base 128 Varints")."""
+    if number < 0x80:
+        return _SHORT[number]
+    parts = bytearray()
+    while number > 0x7F:
+        parts.append(number & 0x7F | 0x80)
+        number >>= 7
+    parts.append(number)
+    return bytes(parts)
