@@ -11,7 +11,7 @@ import binascii
 import ipaddress
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,7 +35,13 @@ _PREFIX = "LATCHGATE_"
 _CONFIG = _PREFIX + "CONFIG"
 # What is no setting of the server: where that file is, and what client commands read.
 _OTHER_VARIABLES = frozenset(
-    _PREFIX + name for name in ("CONFIG", "ADMIN_ADDRESS", "VERIFY_ADDRESS", "ADMIN_KEY", "ADMIN_KEY_FILE")
+    _PREFIX + name
+    for name in (
+        "CONFIG",
+        *("ADMIN_ADDRESS", "VERIFY_ADDRESS"),
+        *("ADMIN_KEY", "ADMIN_KEY_FILE", "VERIFY_KEY", "VERIFY_KEY_FILE"),
+        *("CA", "SERVER_NAME", "CLIENT_CERT", "CLIENT_KEY"),
+    )
 )
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -55,7 +61,13 @@ def _seconds(value: object) -> object:
     return float(match[1]) * _UNITS[match[2]]
 
 
+def _file(value: object) -> object:
+    """A file's name; an empty one is none, and not the current folder."""
+    return None if value == "" else value
+
+
 Seconds = Annotated[float, BeforeValidator(_seconds)]
+File = Annotated[Path | None, BeforeValidator(_file)]
 
 
 class Settings(BaseSettings):
@@ -68,7 +80,12 @@ class Settings(BaseSettings):
     metrics_listen: str = "127.0.0.1:9464"
     database_url: SecretStr = SecretStr("")
     pepper: SecretStr = SecretStr("")
-    pepper_file: Path | None = None
+    pepper_file: File = None
+    tls_cert: File = None
+    tls_key: File = None
+    tls_client_ca: File = None
+    verify_auth: Literal["off", "key", "mtls"] = "off"
+    admin_client_cert: Literal["off", "require"] = "off"
     transport: Literal["auto", "native", "grpcio"] = "auto"
     lease: Annotated[Seconds, Field(ge=SHORTEST_LEASE, le=LONGEST_LEASE)] = 3.0
     on_database_loss: Literal["deny", "serve_cached"] = "deny"
@@ -149,16 +166,31 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _check_listeners(self) -> Settings:
         if not self.verify_listen or not self.admin_listen:
-            raise ValueError("verify_listen and admin_listen cannot be empty")
+            raise ValueError("LATCHGATE_VERIFY_LISTEN and LATCHGATE_ADMIN_LISTEN cannot be empty")
         return self
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Settings:
+        problems = list(_tls_problems(self))
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    @property
+    def asks_for_client_certificates(self) -> bool:
+        """Whether a port lets only those in who have a certificate of tls_client_ca's."""
+        return self.verify_auth == "mtls" or self.admin_client_cert == "require"
 
     def require_local_listeners(self) -> None:
         """Raise SettingsProblem where a listener would carry keys in plaintext beyond this machine."""
+        if self.tls_cert is not None:
+            return
         for name, address in (("VERIFY", self.verify_listen), ("ADMIN", self.admin_listen)):
             if not _is_local(address):
                 raise SettingsProblem(
                     f"LATCHGATE_{name}_LISTEN={address} is not loopback: keys would cross the network in plaintext; "
-                    "put a TLS proxy or mesh in front, and say `serve --insecure` to allow it"
+                    "set LATCHGATE_TLS_CERT and LATCHGATE_TLS_KEY, or put a TLS proxy or mesh in front and say "
+                    "`serve --insecure` to allow it"
                 )
 
     @property
@@ -189,6 +221,32 @@ class Settings(BaseSettings):
                 f"`head -c {PEPPER_BYTES} /dev/urandom | base64` makes one"
             )
         return Peppers(secrets)
+
+
+def _tls_problems(settings: Settings) -> Iterator[str]:
+    """What cannot be meant of the settings that say who may ask; a line for each."""
+    given = {"CERT": settings.tls_cert, "KEY": settings.tls_key, "CLIENT_CA": settings.tls_client_ca}
+    missing = [f"LATCHGATE_TLS_{name}" for name, file in given.items() if file is None]
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        has, has_not = ("CERT", "KEY") if settings.tls_key is None else ("KEY", "CERT")
+        yield f"LATCHGATE_TLS_{has} is set without LATCHGATE_TLS_{has_not}: TLS needs both"
+    if settings.transport == "native" and (settings.tls_cert or settings.tls_key):
+        yield (
+            "LATCHGATE_TRANSPORT=native has no TLS: set LATCHGATE_TRANSPORT=auto, which takes grpcio where "
+            "LATCHGATE_TLS_CERT is set, or leave LATCHGATE_TLS_CERT and LATCHGATE_TLS_KEY out"
+        )
+    for name, asks in (
+        ("LATCHGATE_VERIFY_AUTH=mtls", settings.verify_auth == "mtls"),
+        ("LATCHGATE_ADMIN_CLIENT_CERT=require", settings.admin_client_cert == "require"),
+    ):
+        if asks and missing:
+            yield f"{name} needs {', '.join(missing)}; LATCHGATE_TLS_CLIENT_CA is who signs the callers' certificates"
+    if settings.tls_client_ca and not settings.asks_for_client_certificates:
+        # Who set it believes that strangers are kept out.
+        yield (
+            "LATCHGATE_TLS_CLIENT_CA is set, but no port asks callers for a certificate: set "
+            "LATCHGATE_VERIFY_AUTH=mtls, LATCHGATE_ADMIN_CLIENT_CERT=require or both"
+        )
 
 
 def _is_local(address: str) -> bool:
@@ -244,5 +302,7 @@ def _refuse_unknown(environment: Mapping[str, str]) -> None:
 
 
 def _told(location: tuple[int | str, ...], message: str) -> str:
-    name = _PREFIX + "_".join(map(str, location)).upper() if location else "settings"
-    return f"{name}: {message.removeprefix('Value error, ')}"
+    message = message.removeprefix("Value error, ")
+    if not location:
+        return message  # about several settings, which it names itself
+    return f"{_PREFIX}{'_'.join(map(str, location)).upper()}: {message}"

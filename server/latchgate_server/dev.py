@@ -25,13 +25,14 @@ ROOT_KEY_FILE = "root.key"
 
 
 def run(data_dir: Path, settings: Settings, announce: Callable[[Addresses, Path], None]) -> None:
-    """Serve until SIGINT or SIGTERM with everything under `data_dir`, which is made on the first start.
+    """Serve until SIGINT, SIGTERM or SIGHUP with everything under `data_dir`, which is made on the first start.
 
     settings: for all but the database and the pepper. announce: told where it listens, and the folder.
     Raises EmbeddedProblem, and what bootstrap.serve raises.
     """
-    # Outside of the event loop too, a SIGTERM must not leave the database running.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Outside of the event loop too, no signal must leave the database running.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     data_dir = data_dir.resolve()
     data_dir.mkdir(parents=True, exist_ok=True)
     with only_user_of(data_dir):
@@ -45,7 +46,7 @@ def run(data_dir: Path, settings: Settings, announce: Callable[[Addresses, Path]
                 }
             )
             asyncio.run(_prepare(own, data_dir))
-            run_server(own, lambda addresses: announce(addresses, data_dir))
+            run_server(own, lambda addresses: announce(addresses, data_dir), on_terminal=True)
 
 
 async def _prepare(settings: Settings, data_dir: Path) -> None:

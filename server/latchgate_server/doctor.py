@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from latchgate_server.admin.last_administrator import EVERYTHING
-from latchgate_server.bootstrap import CONNECTIONS
+from latchgate_server.bootstrap import CONNECTIONS, certificate_files
 from latchgate_server.config import Settings, SettingsProblem
 from latchgate_server.core.diagnosis import (
     Finding,
@@ -20,6 +20,11 @@ from latchgate_server.core.model import ROOT_TENANT
 from latchgate_server.storage.examination import Examination, Unreachable
 from latchgate_server.storage.failures import StatementRefused
 from latchgate_server.system import SystemClock
+from latchgate_server.transport.certificates import CertificateProblem
+from latchgate_server.transport.tls import check
+
+_DAY = 86_400.0
+_SOON = 14 * _DAY
 
 
 async def diagnose(settings: Settings) -> Sequence[Finding]:
@@ -43,6 +48,23 @@ async def diagnose(settings: Settings) -> Sequence[Finding]:
     finally:
         await examination.close()
     return findings
+
+
+def judge_certificate(settings: Settings) -> Finding | None:
+    """Whether the server's certificate can be served with, and for how long; None without TLS."""
+    files = certificate_files(settings)
+    if files is None:
+        return None
+    try:
+        certificates = check(files)
+    except CertificateProblem as problem:
+        advice = "put a certificate there that works, and its key; a server that runs takes them over by itself"
+        return Finding("certificate", Level.WRONG, str(problem), advice)
+    left = certificates.expire_time - SystemClock().now()
+    found = f"{files.cert} is valid for {left / _DAY:.0f} more days"
+    if left < _SOON:
+        return Finding("certificate", Level.WARNING, found, "renew it; a server that runs takes it over by itself")
+    return Finding("certificate", Level.OK, found)
 
 
 async def _limit_store_answers(settings: Settings) -> bool | None:

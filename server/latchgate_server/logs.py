@@ -28,15 +28,21 @@ def configure_logging(level: str, format_: str, stream: TextIO = sys.stderr) -> 
     ]
     if not console:
         processors.append(structlog.processors.format_exc_info)
-    threshold = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[*processors, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
+    logging.basicConfig(handlers=[_ToStructlog()], force=True)
+    set_log_level(level)
+
+
+def set_log_level(level: str) -> None:
+    """Log from this level on: `debug` to `error`."""
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(threshold))
     # What libraries log goes the same way, from WARNING on: below that they may print what they were given.
-    logging.basicConfig(level=max(threshold, logging.WARNING), handlers=[_ToStructlog()], force=True)
+    logging.getLogger().setLevel(max(threshold, logging.WARNING))
 
 
 class _ToStructlog(logging.Handler):

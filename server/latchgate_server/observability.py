@@ -225,6 +225,18 @@ DORMANT_KEYS_USED = Counter(
 ACCESS_LOG_DROPPED = Counter(
     "latchgate_access_log_dropped", "Lines of the access log that could not be written in time.", registry=REGISTRY
 )
+CERTIFICATE_EXPIRES = Gauge(
+    "latchgate_certificate_expires_timestamp_seconds",
+    "When the certificate in use expires, in Unix time; 0 without TLS. With several workers, the first of them.",
+    registry=REGISTRY,
+    multiprocess_mode="livemin",
+)
+CALLERS_REJECTED = Counter(
+    "latchgate_callers_rejected",
+    "Calls of the data plane from callers whose own key was missing, wrong or lacked the permission, by reason.",
+    ["denial_reason"],
+    registry=REGISTRY,
+)
 
 BUILD = Gauge(
     "latchgate_build",
@@ -261,13 +273,21 @@ NEW_SOURCE = "new_source"
 DORMANT_KEY_USED = "dormant_key_used"
 EVENTS_SUPPRESSED = "events_suppressed"
 DECISION = "decision"
+CERTIFICATE_LOADED = "certificate_loaded"
+CERTIFICATE_REFUSED = "certificate_refused"
+CALLER_REJECTED = "caller_rejected"
+RELOADED = "reloaded"
+RELOAD_REFUSED = "reload_refused"
+RESTART_NEEDED = "restart_needed"
 ADMIN_CALL = "admin_call"
 
 FIELDS = frozenset(
     {
         "act_as",
         "admin",
+        "advice",
         "capability",
+        "certificate",
         "client_ip",
         "code",
         "count",
@@ -275,6 +295,7 @@ FIELDS = frozenset(
         "denial_reason",
         "denying",
         "error",
+        "expires",
         "for_at_most_seconds",
         "host",
         "key_id",
@@ -282,6 +303,7 @@ FIELDS = frozenset(
         "lease",
         "method",
         "metrics",
+        "name",
         "of",
         "path",
         "pause",
@@ -291,6 +313,7 @@ FIELDS = frozenset(
         "resource",
         "revision",
         "seconds",
+        "settings",
         "slept_since",
         "stale",
         "task",

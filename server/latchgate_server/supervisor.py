@@ -30,7 +30,7 @@ _log = structlog.get_logger()
 
 
 async def supervise(settings: Settings) -> None:
-    """Run `settings.workers` workers until SIGINT or SIGTERM.
+    """Run `settings.workers` workers until SIGINT or SIGTERM; have them reload on SIGHUP.
 
     Raises SettingsProblem where they cannot share a listener, and OSError where one is taken.
     """
@@ -42,6 +42,7 @@ async def supervise(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is somebody to pass it on to
     with ExitStack() as stack:
         verify = stack.enter_context(_reserved(settings.verify_listen))
         admin = stack.enter_context(_reserved(settings.admin_listen))
@@ -54,6 +55,7 @@ async def supervise(settings: Settings) -> None:
         }
         metrics = stack.enter_context(_metrics(settings.metrics_listen, folder))
         workers = [_Worker(place, environment) for place in range(settings.workers)]
+        loop.add_signal_handler(signal.SIGHUP, _reload, workers)
         running = [loop.create_task(worker.run()) for worker in workers]
         try:
             await _all_ready(workers, stopping)
@@ -73,6 +75,7 @@ class _Worker:
         self._place = place
         self._environment = environment
         self._process: asyncio.subprocess.Process | None = None
+        self._is_ready = False
         self.ready = asyncio.Event()
 
     async def run(self) -> None:
@@ -89,10 +92,11 @@ class _Worker:
                 # A Ctrl-C on the terminal reaches the supervisor alone, which then ends the workers in good order.
                 start_new_session=True,
             )
-            self._process = process
+            self._process, self._is_ready = process, False
             assert process.stdout is not None
             if await process.stdout.readline() == READY:
                 self.ready.set()
+                self._is_ready = True
                 pause = _FIRST_PAUSE
             code = await process.wait()
             mark_process_dead(  # type: ignore[no-untyped-call]  # it has no annotations
@@ -101,6 +105,12 @@ class _Worker:
             _log.error(observability.WORKER_ENDED, worker=self._place, pid=process.pid, code=code, pause=pause)
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def reload(self) -> None:
+        """Have the process reload. One that is only starting reads everything anyway."""
+        process = self._process
+        if process is not None and process.returncode is None and self._is_ready:
+            process.send_signal(signal.SIGHUP)
 
     async def stop(self) -> None:
         """End the process in good order, or by force where that takes too long."""
@@ -113,6 +123,11 @@ class _Worker:
         except TimeoutError:
             process.kill()
             await process.wait()
+
+
+def _reload(workers: list[_Worker]) -> None:
+    for worker in workers:
+        worker.reload()
 
 
 async def _all_ready(workers: list[_Worker], stopping: asyncio.Event) -> None:

@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 
 from tests.conformance.house import House
+from tests.support.certificates import Authority
 from tests.support.postgres import Postgres
 from tests.support.server import Admin, ServerProcess, Verify, make_root_key
 
@@ -61,7 +62,7 @@ def root_key(deployment: Deployment) -> str:
 
 @pytest.fixture(scope="module")
 def transport() -> str:
-    """Whose HTTP/2 the server speaks: LATCHGATE_TRANSPORT.
+    """Whose HTTP/2 the server speaks: LATCHGATE_TRANSPORT, or `tls` for TLS, which is grpcio's.
 
     What the server chooses by itself, but for files that list their TRANSPORTS. LATCHGATE_TEST_TRANSPORT names one for
     all files.
@@ -77,16 +78,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="module")
-def server(module_database: str, root_key: str, transport: str) -> Iterator[ServerProcess]:
+def server(
+    module_database: str, root_key: str, transport: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
     """A server, started as a user starts it."""
-    with ServerProcess(module_database, {"transport": transport}) as process:
+    process = ServerProcess(module_database, {"transport": transport})
+    if transport == "tls":
+        authority = Authority(tmp_path_factory.mktemp("certificates"))
+        process = ServerProcess(module_database, authority.issue("server").settings(), authority.credentials())
+    with process:
         yield process
 
 
 @pytest.fixture(scope="module")
 def root(server: ServerProcess, root_key: str) -> Iterator[Admin]:
     """AdminService as the first administrator."""
-    admin = Admin(server.admin_address, root_key)
+    admin = Admin(server.admin_address, root_key, credentials=server.credentials)
     yield admin
     admin.close()
 
@@ -94,7 +101,7 @@ def root(server: ServerProcess, root_key: str) -> Iterator[Admin]:
 @pytest.fixture(scope="module")
 def verify(server: ServerProcess) -> Iterator[Verify]:
     """VerifyService."""
-    stub = Verify(server.verify_address)
+    stub = Verify(server.verify_address, credentials=server.credentials)
     yield stub
     stub.close()
 

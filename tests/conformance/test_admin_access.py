@@ -21,9 +21,9 @@ from latchgate_server.admin.access import METHOD_PERMISSIONS
 from tests.conformance.contract import METHODS, NOT_BUILT
 from tests.conformance.house import ROOT_TENANT, House
 from tests.conformance.wire import Refusal, code_of, refusal
-from tests.support.server import Admin, ServerProcess
+from tests.support.server import Admin, ServerProcess, open_channel
 
-TRANSPORTS = ("native", "grpcio")
+TRANSPORTS = ("native", "grpcio", "tls")
 """Keys come as metadata, which a transport reads."""
 
 PROTOS = Path(__file__).parents[2] / "protos"
@@ -97,7 +97,7 @@ def rejected(refused: Refusal) -> str:
 @pytest.fixture
 def stub(server: ServerProcess) -> Iterator[AdminServiceStub]:
     """AdminService with no key."""
-    with grpc.insecure_channel(server.admin_address) as channel:
+    with open_channel(server.admin_address, server.credentials) as channel:
         yield AdminServiceStub(channel)
 
 

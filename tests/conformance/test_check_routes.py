@@ -17,7 +17,7 @@ from tests.conformance.sample_keys import claims, update
 from tests.support.check import Check, request
 from tests.support.server import Admin, ServerProcess
 
-TRANSPORTS = ["native", "grpcio"]
+TRANSPORTS = ["native", "grpcio", "tls"]
 
 NAMES = {"key-id", "tenant", "user", "owner", "roles", "permissions", "capabilities", "environment", "claims"}
 IDENTITY_HEADERS = {f"x-latchgate-{name}" for name in NAMES}
@@ -25,7 +25,7 @@ IDENTITY_HEADERS = {f"x-latchgate-{name}" for name in NAMES}
 
 @pytest.fixture(scope="module")
 def check(server: ServerProcess) -> Iterator[Check]:
-    stub = Check(server.verify_address)
+    stub = Check(server.verify_address, server.credentials)
     yield stub
     stub.close()
 

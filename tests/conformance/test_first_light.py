@@ -8,6 +8,8 @@ from latchgate.v1 import admin_service_pb2 as pb
 from latchgate.v1 import decision_pb2, key_pb2, tenant_pb2
 from tests.support.server import Admin, Verify
 
+TRANSPORTS = ("auto", "tls")
+
 
 def test_a_key_is_made_verified_disabled_and_then_denied(
     root: Admin, verify: Verify, fresh_id: Callable[[str], str]

@@ -17,6 +17,7 @@ from latchgate_server.core.bounds import BATCH_SIZE
 from latchgate_server.system import SystemClock
 from latchgate_server.transport import native
 from latchgate_server.transport.admission import LONGEST_SECONDS
+from latchgate_server.transport.caller_key import Metadata
 from latchgate_server.transport.server import VERIFY_SERVICE, Listener, Server, Transport
 from latchgate_server.transport.verify_service import DECISIONS_AT_ONCE
 from tests.conformance.wire import refusal_of
@@ -41,9 +42,9 @@ class Slow:
         wait: Any = grpc.unary_unary_rpc_method_handler(self._wait)
         methods = {"Verify": verify, "BatchVerify": wait, "Check": wait}
         self.server.registrar.add_registered_method_handlers(VERIFY_SERVICE, methods)
-        self.server.answer_at_once({PATH: self._work}, {f"/{VERIFY_SERVICE}/Check": b"refused"})
+        self.server.answer_at_once({PATH: self._work}, {f"/{VERIFY_SERVICE}/Check": lambda: b"refused"})
 
-    def _work(self, request: bytes) -> bytes:
+    def _work(self, request: bytes, _metadata: Metadata, _peer: str) -> bytes:
         time.sleep(BUSY_SECONDS)
         return request
 

@@ -42,6 +42,8 @@ ASKED: Mapping[str, Mapping[str, str]] = {
 REASONS = [*STORED, *ASKED]
 PAIRS = [pair for pair in combinations(REASONS, 2) if set(pair) != {"API_KEY_REVOKED", "API_KEY_DISABLED"}]
 
+TRANSPORTS = ("auto", "tls")
+
 
 @dataclass
 class Keys:

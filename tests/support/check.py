@@ -9,6 +9,7 @@ import grpc
 from google.protobuf.json_format import MessageToDict
 
 from latchgate.envoy.v1 import ext_authz_pb2 as pb
+from tests.support.server import open_channel
 
 METHOD = "/envoy.service.auth.v3.Authorization/Check"
 
@@ -72,8 +73,8 @@ class Answer:
 class Check:
     """Authorization/Check, over a channel of its own: `check(headers, route=…)`."""
 
-    def __init__(self, address: str) -> None:
-        self._channel = grpc.insecure_channel(address)
+    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None = None) -> None:
+        self._channel = open_channel(address, credentials)
         self._call = self._channel.unary_unary(METHOD, pb.CheckRequest.SerializeToString, pb.CheckResponse.FromString)
         self._raw_call: grpc.UnaryUnaryMultiCallable[bytes, pb.CheckResponse] = self._channel.unary_unary(
             METHOD, None, pb.CheckResponse.FromString
@@ -83,8 +84,11 @@ class Check:
         """The answer to a request with these headers; the rest as `request` says."""
         return self.ask(request(headers, **fields))
 
-    def ask(self, message: pb.CheckRequest, timeout: float | None = 20) -> Answer:
-        return Answer(self._call(message, timeout=timeout))
+    def ask(
+        self, message: pb.CheckRequest, timeout: float | None = 20, metadata: tuple[tuple[str, str | bytes], ...] = ()
+    ) -> Answer:
+        """The answer to a request. metadata: what Envoy sends along."""
+        return Answer(self._call(message, timeout=timeout, metadata=metadata))
 
     def ask_raw(self, message: bytes) -> Answer:
         """The answer to bytes that may be no request."""

@@ -63,10 +63,14 @@ def make_root_key(database_url: str, **settings: str) -> str:
 
 @dataclass
 class ServerProcess:
-    """`latchgate serve` as a process. Use as a context: it ends with it, by SIGTERM, or SIGKILL where that fails."""
+    """`latchgate serve` as a process. Use as a context: it ends with it, by SIGTERM, or SIGKILL where that fails.
+
+    credentials: those of a client, where it speaks TLS.
+    """
 
     database_url: str
     settings: Mapping[str, str] = field(default_factory=dict)
+    credentials: grpc.ChannelCredentials | None = None
     log: list[str] = field(default_factory=list)
     verify_address: str = ""
     admin_address: str = ""
@@ -157,11 +161,18 @@ class ServerProcess:
         self._events.put(None)
 
 
+def open_channel(address: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
+    """A channel; over TLS with these credentials."""
+    return grpc.secure_channel(address, credentials) if credentials else grpc.insecure_channel(address)
+
+
 class Admin:
     """AdminService with a key: `admin.CreateTenant(request)`, over a channel of its own."""
 
-    def __init__(self, address: str, key: str, *metadata: tuple[str, str]) -> None:
-        self._channel = grpc.insecure_channel(address)
+    def __init__(
+        self, address: str, key: str, *metadata: tuple[str, str], credentials: grpc.ChannelCredentials | None = None
+    ) -> None:
+        self._channel = open_channel(address, credentials)
         self._stub = AdminServiceStub(self._channel)
         self._metadata = [("authorization", f"Bearer {key}"), *metadata]
 
@@ -175,15 +186,16 @@ class Admin:
 
 
 class Verify:
-    """VerifyService: `verify(key, required_permissions=…)`, over a channel of its own."""
+    """VerifyService: `verify(key, required_permissions=…)`, over a channel of its own, as a caller with this key."""
 
-    def __init__(self, address: str) -> None:
-        self._channel = grpc.insecure_channel(address)
+    def __init__(self, address: str, key: str = "", credentials: grpc.ChannelCredentials | None = None) -> None:
+        self._channel = open_channel(address, credentials)
         self.stub = VerifyServiceStub(self._channel)
+        self.metadata = (("authorization", f"Bearer {key}"),) if key else ()
 
     def __call__(self, key: str, **fields: Any) -> Any:
         """The response to a VerifyRequest with these fields."""
-        return self.stub.Verify(VerifyRequest(key=key, **fields), timeout=20)
+        return self.stub.Verify(VerifyRequest(key=key, **fields), timeout=20, metadata=self.metadata)
 
     def close(self) -> None:
         """Close the channel."""

@@ -10,7 +10,7 @@ import typer
 
 from latchgate.v1 import admin_service_pb2 as pb
 from latchgate.v1 import tenant_pb2
-from latchgate_server.cli.remote import ADMIN_KEY, ADMIN_KEY_FILE, PAGE_SIZE, Admin, AdminKey, administration
+from latchgate_server.cli.remote import ADMIN_KEY, ADMIN_KEY_FILE, PAGE_SIZE, Admin, CallerKey, administration
 
 SECRET = "V9cV9cV9cV9cV9cV9cV9cV9cV9cV9cV9cV9cV9cV9cV9cV9cV"
 KEY_STRING = f"lg_0123456789012345678901.{SECRET}"
@@ -49,7 +49,7 @@ def test_a_list_has_every_page_or_as_much_as_was_asked_for(
     count: int, limit: int | None, sizes: list[int], given: int, more: str
 ) -> None:
     rpc: Any = Tenants(count)
-    admin = Admin(stub=rpc, address="", key=AdminKey(KEY_STRING, ""))
+    admin = Admin(stub=rpc, address="", key=CallerKey(KEY_STRING, ""))
 
     whole = admin.read_list(rpc, pb.ListTenantsRequest(), lambda page: page.tenants, limit)
 
@@ -61,7 +61,7 @@ def test_a_list_has_every_page_or_as_much_as_was_asked_for(
 def test_no_repr_shows_the_key() -> None:
     rpc: Any = Tenants(0)
 
-    assert SECRET not in repr(Admin(stub=rpc, address="", key=AdminKey(KEY_STRING, "")))
+    assert SECRET not in repr(Admin(stub=rpc, address="", key=CallerKey(KEY_STRING, "")))
 
 
 @pytest.mark.parametrize(

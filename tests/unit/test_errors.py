@@ -15,6 +15,7 @@ from latchgate_server.transport import errors as wire
 SAMPLES: list[errors.LatchgateError] = [
     errors.InvalidRequest.of("key.owner", "at most 200 characters"),
     errors.AdminKeyRejected(DenialReason.INVALID_SECRET),
+    errors.CallerKeyRejected(DenialReason.MISSING_API_KEY),
     errors.PermissionMissing("latchgate.keys.get"),
     errors.EscalationRefused("orders.read"),
     errors.ResourceNotFound("key", "lg_1"),

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1flatchgate/v1/error_reason.proto\x12\x0clatchgate.v1*\xf2\x03\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12#\n\x1f\x45RROR_REASON_ADMIN_KEY_REJECTED\x10\x01\x12#\n\x1f\x45RROR_REASON_PERMISSION_MISSING\x10\x02\x12#\n\x1f\x45RROR_REASON_ESCALATION_REFUSED\x10\x03\x12#\n\x1f\x45RROR_REASON_RESOURCE_NOT_FOUND\x10\x04\x12 \n\x1c\x45RROR_REASON_RESOURCE_EXISTS\x10\x05\x12\x1e\n\x1a\x45RROR_REASON_ETAG_MISMATCH\x10\x06\x12#\n\x1f\x45RROR_REASON_ILLEGAL_TRANSITION\x10\x07\x12 \n\x1c\x45RROR_REASON_RESOURCE_IN_USE\x10\x08\x12\"\n\x1e\x45RROR_REASON_KEY_LIMIT_REACHED\x10\t\x12\x1e\n\x1a\x45RROR_REASON_INVALID_FIELD\x10\n\x12\"\n\x1e\x45RROR_REASON_STORE_UNAVAILABLE\x10\x0b\x12\x1b\n\x17\x45RROR_REASON_OVERLOADED\x10\x0c\x12#\n\x1f\x45RROR_REASON_LAST_ADMINISTRATOR\x10\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1flatchgate/v1/error_reason.proto\x12\x0clatchgate.v1*\x98\x04\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12#\n\x1f\x45RROR_REASON_ADMIN_KEY_REJECTED\x10\x01\x12#\n\x1f\x45RROR_REASON_PERMISSION_MISSING\x10\x02\x12#\n\x1f\x45RROR_REASON_ESCALATION_REFUSED\x10\x03\x12#\n\x1f\x45RROR_REASON_RESOURCE_NOT_FOUND\x10\x04\x12 \n\x1c\x45RROR_REASON_RESOURCE_EXISTS\x10\x05\x12\x1e\n\x1a\x45RROR_REASON_ETAG_MISMATCH\x10\x06\x12#\n\x1f\x45RROR_REASON_ILLEGAL_TRANSITION\x10\x07\x12 \n\x1c\x45RROR_REASON_RESOURCE_IN_USE\x10\x08\x12\"\n\x1e\x45RROR_REASON_KEY_LIMIT_REACHED\x10\t\x12\x1e\n\x1a\x45RROR_REASON_INVALID_FIELD\x10\n\x12\"\n\x1e\x45RROR_REASON_STORE_UNAVAILABLE\x10\x0b\x12\x1b\n\x17\x45RROR_REASON_OVERLOADED\x10\x0c\x12#\n\x1f\x45RROR_REASON_LAST_ADMINISTRATOR\x10\r\x12$\n ERROR_REASON_CALLER_KEY_REJECTED\x10\x0e\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'latchgate.v1.error_reason_p
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=50
-  _globals['_ERRORREASON']._serialized_end=548
+  _globals['_ERRORREASON']._serialized_end=586
 # @@protoc_insertion_point(module_scope)

@@ -1,6 +1,16 @@
 """The only composition root: what is built from what, and in which order it starts and stops."""
 
+from latchgate_server.bootstrap.access import certificate_files, check_certificates
 from latchgate_server.bootstrap.database import CONNECTIONS
 from latchgate_server.bootstrap.process import Addresses, check_audit_log, initialize, recover, run_server
 
-__all__ = ["CONNECTIONS", "Addresses", "check_audit_log", "initialize", "recover", "run_server"]
+__all__ = [
+    "CONNECTIONS",
+    "Addresses",
+    "certificate_files",
+    "check_audit_log",
+    "check_certificates",
+    "initialize",
+    "recover",
+    "run_server",
+]

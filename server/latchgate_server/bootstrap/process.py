@@ -20,9 +20,11 @@ from latchgate_server.admin.first_administrator import FirstAdministrator, Recov
 from latchgate_server.admin.housekeeping import forget_the_dead, keep_house, keep_usage
 from latchgate_server.admin.mutations import Mutations
 from latchgate_server.admin.renewal import HashRenewal
+from latchgate_server.bootstrap.access import callers_with_keys, listeners, open_tls
 from latchgate_server.bootstrap.control_plane import build_use_cases
-from latchgate_server.bootstrap.data_plane import build_data_plane, envoy_options, open_usage
+from latchgate_server.bootstrap.data_plane import DataPlane, build_data_plane, envoy_options, open_usage
 from latchgate_server.bootstrap.database import open_database
+from latchgate_server.bootstrap.reload import Reload
 from latchgate_server.bootstrap.tasks import Tasks
 from latchgate_server.bootstrap.watching import watch
 from latchgate_server.config import Settings
@@ -33,7 +35,6 @@ from latchgate_server.transport.admin_service import AdminServicer
 from latchgate_server.transport.ext_authz import AuthorizationServicer
 from latchgate_server.transport.request_ids import RequestIds
 from latchgate_server.transport.server import (
-    Listener,
     Server,
     Transport,
     admin_server,
@@ -93,17 +94,22 @@ async def check_audit_log(settings: Settings, anchor: tuple[int, bytes] | None) 
 
 
 def run_server(
-    settings: Settings, announce: Callable[[Addresses], None] | None = None, *, as_worker: bool = False
+    settings: Settings,
+    announce: Callable[[Addresses], None] | None = None,
+    *,
+    as_worker: bool = False,
+    on_terminal: bool = False,
 ) -> None:
-    """Serve in this process until SIGINT or SIGTERM.
+    """Serve in this process until SIGINT or SIGTERM; reload on SIGHUP.
 
-    announce: called once the servers are up. as_worker: other processes of ours listen on the same ports.
+    announce: called once the servers are up. as_worker: other processes of ours listen on the same ports. on_terminal:
+    end on SIGHUP too, as when its window is closed.
     Raises SettingsProblem, SchemaProblem, NoSuchTransport, StoreUnavailable or OSError where it cannot start.
     """
-    transport = choose(Transport(settings.transport))
+    transport = choose(Transport(settings.transport), with_tls=settings.tls_cert is not None)
     _calm_garbage_collection()
     with asyncio.Runner(loop_factory=lambda: new_event_loop(transport)) as runner:
-        runner.run(_serve(settings, transport, announce, as_worker))
+        runner.run(_serve(settings, transport, announce, as_worker=as_worker, on_terminal=on_terminal))
 
 
 def _calm_garbage_collection() -> None:
@@ -116,11 +122,17 @@ def _calm_garbage_collection() -> None:
 
 
 async def _serve(
-    settings: Settings, transport: Transport, announce: Callable[[Addresses], None] | None, as_worker: bool
+    settings: Settings,
+    transport: Transport,
+    announce: Callable[[Addresses], None] | None,
+    *,
+    as_worker: bool,
+    on_terminal: bool,
 ) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what is only starting reads everything anyway
+    for number in (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if on_terminal else [])):
         loop.add_signal_handler(number, stopping.set)
     if as_worker:
         # The supervisor holds the other end: it closes when the supervisor ends, in whatever way.
@@ -128,6 +140,8 @@ async def _serve(
     _log.info(observability.STARTING)
     async with AsyncExitStack() as stack:
         process = await _start(settings, transport, stack, as_worker)
+        if not on_terminal:
+            loop.add_signal_handler(signal.SIGHUP, process.reload.ask)
         _log.info(
             observability.WORKER_SERVING if as_worker else observability.SERVING,
             verify=process.addresses.verify,
@@ -151,6 +165,7 @@ class _Process:
     quotas: Quotas
     following: asyncio.Task[None]
     usage: UsageCollector
+    reload: Reload
 
     async def drain(self) -> None:
         """Turn health, let calls in flight finish while the feed beats, give back, write usage, deregister last."""
@@ -202,16 +217,9 @@ async def _start(settings: Settings, transport: Transport, stack: AsyncExitStack
     await _first_beat(data_plane.feed, settings.lease)
 
     request_ids = RequestIds(entropy)
-    verify = verify_server(
-        Listener(settings.verify_listen, transport, reuse_port),
-        VerifyServicer(data_plane.verifier, clock, request_ids),
-        AuthorizationServicer(data_plane.verifier, envoy_options(settings), clock, request_ids),
-        clock,
-    )
-    admin = admin_server(
-        Listener(settings.admin_listen, transport, reuse_port),
-        AdminServicer(access, use_cases, clock, request_ids),
-        clock,
+    admin_servicer = AdminServicer(access, use_cases, clock, request_ids)
+    verify, admin, reload = await _build_servers(
+        settings, transport, data_plane, admin_servicer, request_ids, tasks=tasks, reuse_port=reuse_port
     )
     for server in (verify, admin):
         stack.push_async_callback(server.stop, 0)
@@ -223,7 +231,32 @@ async def _start(settings: Settings, transport: Transport, stack: AsyncExitStack
         await server.set_serving()
     tasks.start(watch(verify, data_plane, database.pools, clock, settings.lease))
     addresses = Addresses(verify.address, admin.address, metrics)
-    return _Process((verify, admin), addresses, tasks, data_plane.feed, data_plane.quotas, following, usage)
+    return _Process((verify, admin), addresses, tasks, data_plane.feed, data_plane.quotas, following, usage, reload)
+
+
+async def _build_servers(
+    settings: Settings,
+    transport: Transport,
+    data_plane: DataPlane,
+    admin_servicer: AdminServicer,
+    request_ids: RequestIds,
+    *,
+    tasks: Tasks,
+    reuse_port: bool,
+) -> tuple[Server, Server, Reload]:
+    """The servers of both ports, and what reloads their certificates and texts."""
+    clock, tls = SystemClock(), await open_tls(settings)
+    verify_listener, admin_listener = listeners(settings, transport, tls, reuse_port=reuse_port)
+    callers = callers_with_keys(settings, data_plane.verifier, clock)
+    servicer = VerifyServicer(data_plane.verifier, clock, request_ids, callers)
+    authorization = AuthorizationServicer(data_plane.verifier, envoy_options(settings), clock, request_ids, callers)
+    verify = verify_server(verify_listener, servicer, authorization, clock)
+    admin = admin_server(admin_listener, admin_servicer, clock)
+    reload = Reload(settings, tls, authorization)
+    tasks.start(reload.run())
+    if tls is not None:
+        tasks.start(tls.watch(clock))
+    return verify, admin, reload
 
 
 async def _first_beat(feed: Feed, lease: float) -> None:

@@ -14,14 +14,17 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.table import Table
 from rich.text import Text
 
+from latchgate_server.bootstrap import certificate_files
+from latchgate_server.cli.connection import open_channel, tls_advice
 from latchgate_server.cli.failures import FAILED
 from latchgate_server.cli.output import Format, print_table
-from latchgate_server.cli.remote import ADMIN_ADDRESS, VERIFY_ADDRESS, open_channel
+from latchgate_server.cli.remote import ADMIN_ADDRESS, VERIFY_ADDRESS
 from latchgate_server.cli.text import printable
 from latchgate_server.config import Settings, SettingsProblem, load_settings
 from latchgate_server.core.diagnosis import Finding, Level
 from latchgate_server.core.redaction import without_secrets
-from latchgate_server.doctor import diagnose
+from latchgate_server.doctor import diagnose, judge_certificate
+from latchgate_server.transport.certificates import CertificateFiles
 
 _SECONDS = 3.0
 _VERIFY_SERVICE = "latchgate.v1.VerifyService"
@@ -49,15 +52,20 @@ def _findings() -> Sequence[Finding]:
         advice = "correct it; nothing else could be checked"
         return [Finding("settings", Level.WRONG, line, advice) for line in str(problem).splitlines()]
     found = asyncio.run(diagnose(settings))
-    return [Finding("settings", Level.OK, "they parse"), *found, *_ports(settings)]
+    certificate = judge_certificate(settings)
+    own = None if certificate is None or certificate.level is Level.WRONG else certificate_files(settings)
+    about_tls = [] if certificate is None else [certificate]
+    return [Finding("settings", Level.OK, "they parse"), *about_tls, *found, *_ports(settings, own)]
 
 
-def _ports(settings: Settings) -> Iterator[Finding]:
+def _ports(settings: Settings, own: CertificateFiles | None) -> Iterator[Finding]:
     """Whether both ports answer, and say that they are well."""
-    verify = os.environ.get(VERIFY_ADDRESS) or _callable(settings.verify_listen)
-    admin = os.environ.get(ADMIN_ADDRESS) or _callable(settings.admin_listen)
-    yield _port("verify port", verify, VERIFY_ADDRESS, _VERIFY_SERVICE)
-    yield _port("admin port", admin, ADMIN_ADDRESS, "")
+    for check, variable, listened, service in (
+        ("verify port", VERIFY_ADDRESS, settings.verify_listen, _VERIFY_SERVICE),
+        ("admin port", ADMIN_ADDRESS, settings.admin_listen, ""),
+    ):
+        elsewhere = os.environ.get(variable)
+        yield _port(check, elsewhere or _callable(listened), variable, service, certificate=None if elsewhere else own)
 
 
 def _callable(listened: str) -> str:
@@ -66,18 +74,21 @@ def _callable(listened: str) -> str:
     return f"{_EVERYWHERE.get(host, host)}{colon}{port}"
 
 
-def _port(check: str, address: str, variable: str, service: str) -> Finding:
+def _port(check: str, address: str, variable: str, service: str, certificate: CertificateFiles | None) -> Finding:
+    """certificate: this machine's own server's, where it is the one that is asked."""
     if address.endswith(":0"):
         return Finding(
             check, Level.WARNING, "the system chooses it anew at each start", f"say in {variable} which it is"
         )
-    with open_channel(address) as channel:
+    with open_channel(address, certificate) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
             answer = stub.Check(  # type: ignore[attr-defined]  # its stubs lack it
                 health_pb2.HealthCheckRequest(service=service), timeout=_SECONDS
             )
         except grpc.RpcError as error:
+            if problem := tls_advice(address, error.details() or "", certificate):
+                return Finding(check, Level.WRONG, f"{address} cannot be asked", problem)
             found = f"{address} does not answer: {error.code().name}"
             advice = f"start `latchgate serve`, or say in {variable} where it listens"
             return Finding(check, Level.WRONG, found, advice)

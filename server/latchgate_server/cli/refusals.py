@@ -11,6 +11,8 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from latchgate_server.cli.connection import tls_advice
+
 _NOT_CONNECTED = re.compile("failed to connect|connection refused|resol", re.IGNORECASE)
 
 # The options and arguments behind the fields that a server may find wrong. Where a field is another option in another
@@ -63,7 +65,7 @@ class Called:
     """A call that failed.
 
     address, variable: of its server, and what that was told by. seconds: how long an answer could take. changes:
-    whether something may have been changed. key_source: where the caller's key came from; empty: no key went along.
+    whether something may have been changed. key_source: where the caller's key came from, or would have.
     """
 
     address: str
@@ -79,6 +81,8 @@ def told(error: grpc.RpcError, called: Called) -> str:
     status = _status(error)
     if status is not None:
         return _told_by_server(status, called)
+    if code is grpc.StatusCode.UNAVAILABLE and (advice := tls_advice(called.address, details)):
+        return advice
     if code is grpc.StatusCode.UNAVAILABLE and _NOT_CONNECTED.search(details):
         return f"nothing answers at {called.address}; is latchgate running? ({called.variable} says where)"
     if code is grpc.StatusCode.UNIMPLEMENTED:
@@ -114,11 +118,17 @@ def _told_by_server(status: status_pb2.Status, called: Called) -> str:
         bad, info, retry = error_details_pb2.BadRequest(), error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
         if detail.Unpack(bad):
             message = "; ".join(f"{typed(found.field)}: {found.description}" for found in bad.field_violations)
-        elif detail.Unpack(info) and info.reason == "ADMIN_KEY_REJECTED":
-            hint = f"; it came from {called.key_source}"
+        elif detail.Unpack(info) and info.reason in ("ADMIN_KEY_REJECTED", "CALLER_KEY_REJECTED"):
+            hint = _about_key(info, called)
         elif detail.Unpack(retry):
             hint = f"; try again in {max(1, retry.retry_delay.seconds)}s{_perhaps_done(called)}"
     return message + hint
+
+
+def _about_key(info: error_details_pb2.ErrorInfo, called: Called) -> str:
+    if info.metadata["denial_reason"] == "MISSING_API_KEY":
+        return f"; {called.key_source} is where `latchgate` takes it from"
+    return f"; it came from {called.key_source}"
 
 
 def typed(field: str) -> str:

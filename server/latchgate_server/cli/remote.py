@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import grpc
 
 from latchgate.v1 import verify_service_pb2 as pb
 from latchgate.v1.admin_service_pb2_grpc import AdminServiceStub
 from latchgate.v1.verify_service_pb2_grpc import VerifyServiceStub
+from latchgate_server.cli.connection import open_channel
 from latchgate_server.cli.failures import fail
 from latchgate_server.cli.refusals import Called, refused_parts, told
 
@@ -22,6 +23,8 @@ ADMIN_ADDRESS = "LATCHGATE_ADMIN_ADDRESS"
 VERIFY_ADDRESS = "LATCHGATE_VERIFY_ADDRESS"
 ADMIN_KEY = "LATCHGATE_ADMIN_KEY"
 ADMIN_KEY_FILE = "LATCHGATE_ADMIN_KEY_FILE"
+VERIFY_KEY = "LATCHGATE_VERIFY_KEY"
+VERIFY_KEY_FILE = "LATCHGATE_VERIFY_KEY_FILE"
 DEFAULTS = {ADMIN_ADDRESS: "127.0.0.1:50052", VERIFY_ADDRESS: "127.0.0.1:50051"}
 
 READ_SECONDS = 15.0
@@ -38,12 +41,6 @@ ListRequest = TypeVar("ListRequest", bound="_ListRequest")
 ListResponse = TypeVar("ListResponse", bound="_ListResponse")
 
 
-def open_channel(address: str) -> grpc.Channel:
-    """A channel to a server. Proxies are for the web; administrators' keys do not go through them."""
-    options: Sequence[tuple[str, Any]] = (("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", -1))
-    return grpc.insecure_channel(address, options=options)
-
-
 class _ListRequest(Protocol):
     page_size: int
     page_token: str
@@ -57,11 +54,16 @@ class _ListResponse(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class AdminKey:
+class CallerKey:
     """The caller's key, and where it came from. The key string is never in the `repr`."""
 
     key_string: str = field(repr=False)
     source: str
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What tells the server who calls; nothing where there is no key."""
+        return (("authorization", f"Bearer {self.key_string}"),) if self.key_string else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Admin:
 
     stub: AdminServiceStub
     address: str
-    key: AdminKey
+    key: CallerKey
 
     def read(self, rpc: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request) -> Response:
         """Call an RPC that changes nothing. Ends the command where the call fails."""
@@ -108,7 +110,7 @@ class Admin:
 
         Ends the command where the call fails for another reason.
         """
-        metadata = (("authorization", f"Bearer {self.key.key_string}"),)
+        metadata = self.key.metadata
         try:
             return rpc(request, metadata=metadata, timeout=CHANGE_SECONDS)
         except grpc.RpcError as error:
@@ -120,7 +122,7 @@ class Admin:
     def _call(
         self, rpc: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request, seconds: float, *, changes: bool
     ) -> Response:
-        metadata = (("authorization", f"Bearer {self.key.key_string}"),)
+        metadata = self.key.metadata
         try:
             return rpc(request, metadata=metadata, timeout=seconds)
         except grpc.RpcError as error:
@@ -137,12 +139,12 @@ def administration() -> Iterator[Admin]:
 
 def verify(request: pb.VerifyRequest) -> pb.VerifyResponse:
     """Ask VerifyService for a decision. Ends the command where there is none."""
-    address = _address(VERIFY_ADDRESS)
+    address, key = _address(VERIFY_ADDRESS), _key(VERIFY_KEY, VERIFY_KEY_FILE)
     with open_channel(address) as channel:
         try:
-            return VerifyServiceStub(channel).Verify(request, timeout=READ_SECONDS)
+            return VerifyServiceStub(channel).Verify(request, timeout=READ_SECONDS, metadata=key.metadata)
         except grpc.RpcError as error:
-            fail(told(error, Called(address, VERIFY_ADDRESS, READ_SECONDS, changes=False)))
+            fail(told(error, Called(address, VERIFY_ADDRESS, READ_SECONDS, changes=False, key_source=key.source)))
 
 
 def _page_size(limit: int | None, have: int) -> int:
@@ -156,19 +158,32 @@ def _address(variable: str) -> str:
     return address
 
 
-def _admin_key() -> AdminKey:
-    """The key in the environment or in the file that it names. No message shows any of it."""
-    text, source = os.environ.get(ADMIN_KEY, ""), ADMIN_KEY
-    if not text and (path := os.environ.get(ADMIN_KEY_FILE)):
-        source = f"{ADMIN_KEY_FILE} {path}"
+def _admin_key() -> CallerKey:
+    key = _key(ADMIN_KEY, ADMIN_KEY_FILE)
+    if not key.key_string:
+        fail(f"no admin key: set {ADMIN_KEY}, or {ADMIN_KEY_FILE} to a file that holds it")
+    return key
+
+
+def _key(variable: str, file_variable: str) -> CallerKey:
+    """The key in the environment or in the file that it names; an empty one where there is none.
+
+    No message shows any of it.
+    """
+    text, source = os.environ.get(variable, ""), variable
+    path = "" if text else os.environ.get(file_variable, "")
+    if not text and not path:
+        return CallerKey("", f"{variable} or {file_variable}")
+    if path:
+        source = f"{file_variable} {path}"
         try:
             with Path(path).open("rb") as file:
                 text = file.read(_KEY_FILE_BYTES).decode("ascii", "replace")
         except OSError as error:
             fail(f"{source} cannot be read: {error.strerror}")
     key_string = text.strip()
-    if not key_string:
-        fail(f"no admin key: set {ADMIN_KEY}, or {ADMIN_KEY_FILE} to a file that holds it")
-    if not key_string.isascii() or not key_string.isprintable() or " " in key_string:
+    if path and not key_string:
+        fail(f"{source} is empty")
+    if key_string and (not key_string.isascii() or not key_string.isprintable() or " " in key_string):
         fail(f"{source} holds no key: one line of printable ASCII is expected")
-    return AdminKey(key_string, source)
+    return CallerKey(key_string, source)

@@ -22,6 +22,7 @@ from latchgate_server.logs import configure_logging
 from latchgate_server.storage.migrate import SchemaProblem
 from latchgate_server.storage.migrate import migrate as migrate_database
 from latchgate_server.supervisor import READY, supervise
+from latchgate_server.transport.certificates import CertificateFiles
 from latchgate_server.transport.server import NoSuchTransport
 
 
@@ -30,6 +31,7 @@ def run_dev(data_dir: Path) -> None:
     with _told_in_one_line():
         settings = _settings()
         settings.require_local_listeners()
+        bootstrap.check_certificates(settings)
         if settings.workers > 1:
             raise SettingsProblem(f"LATCHGATE_WORKERS={settings.workers}: `dev` runs one process; `serve` runs several")
         dev.run(data_dir, settings, _say)
@@ -44,6 +46,8 @@ def run_server(*, insecure: bool, worker: bool) -> None:
         settings = _settings()
         if not worker and not insecure:
             settings.require_local_listeners()
+        if not worker:
+            bootstrap.check_certificates(settings)
         if worker:
             bootstrap.run_server(settings, lambda _: _tell_supervisor(), as_worker=True)
         elif settings.workers > 1:
@@ -98,10 +102,11 @@ def check_audit_log(anchor: tuple[int, bytes] | None) -> ChainCheck:
         return asyncio.run(bootstrap.check_audit_log(_settings(), anchor))
 
 
-def own_verify_address() -> str:
-    """Where this machine's settings let VerifyService listen."""
+def own_verify_port() -> tuple[str, CertificateFiles | None]:
+    """Where this machine's settings let VerifyService listen, and with which certificate."""
     with _told_in_one_line():
-        return _settings().verify_listen
+        settings = _settings()
+        return settings.verify_listen, bootstrap.certificate_files(settings)
 
 
 @contextmanager

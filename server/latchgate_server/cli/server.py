@@ -9,9 +9,9 @@ import grpc
 import typer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from latchgate_server.cli.connection import open_channel, unanswered
 from latchgate_server.cli.failures import fail
 from latchgate_server.cli.output import Format, Output
-from latchgate_server.cli.remote import open_channel
 
 _HEALTH_TIMEOUT = 3.0
 
@@ -98,18 +98,22 @@ def health(
         ),
     ] = None,
 ) -> None:
-    """Ask whether a server is serving; exit code 0 where it is."""
+    """Ask whether a server is serving; exit code 0 where it is.
+
+    Over TLS where LATCHGATE_CA says whom to trust; this machine's own server is known by its certificate.
+    """
+    own = None
     if address is None:
         from latchgate_server.cli import running  # noqa: PLC0415 - as above
 
-        address = running.own_verify_address()
+        address, own = running.own_verify_port()
     request = health_pb2.HealthCheckRequest()
-    with open_channel(address) as channel:
+    with open_channel(address, own) as channel:
         try:
             stub = health_pb2_grpc.HealthStub(channel)
             answer = stub.Check(request, timeout=_HEALTH_TIMEOUT)  # type: ignore[attr-defined]  # its stubs lack it
         except grpc.RpcError as error:
-            fail(f"{address} does not answer: {error.code().name}")
+            fail(unanswered(address, error, own))
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
     typer.echo(status)
     if answer.status != health_pb2.HealthCheckResponse.SERVING:

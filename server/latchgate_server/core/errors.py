@@ -3,7 +3,8 @@
 LatchgateError
 ├── InvalidRequest        the request itself is malformed; names each field
 ├── AdminKeyRejected      no admin key, or one that does not verify
-├── PermissionMissing     the admin key lacks a permission
+├── CallerKeyRejected     no key of a caller of the data plane, or one that does not verify
+├── PermissionMissing     the caller's key lacks a permission
 ├── EscalationRefused     the change would grant more than its administrator holds
 ├── ResourceNotFound      does not exist, or lies where the administrator may not look
 ├── ResourceExists        the id is taken
@@ -75,8 +76,17 @@ class AdminKeyRejected(LatchgateError):
         super().__init__(f"the admin key was rejected: {denial_reason.name}")
 
 
+class CallerKeyRejected(LatchgateError):
+    """The caller of the data plane is nobody we know; `denial_reason` says why its own key was denied."""
+
+    def __init__(self, denial_reason: DenialReason) -> None:
+        self.denial_reason = denial_reason
+        missing = "; send one as `authorization: Bearer KEY`" if denial_reason is DenialReason.MISSING_API_KEY else ""
+        super().__init__(f"the caller's own key was rejected: {denial_reason.name}{missing}")
+
+
 class PermissionMissing(LatchgateError):
-    """The administrator lacks `permission`, or has it in another tenant than `tenant_id` (empty: in none)."""
+    """The caller lacks `permission`, or has it in another tenant than `tenant_id` (empty: in none)."""
 
     def __init__(self, permission: str, tenant_id: str = "") -> None:
         self.permission = permission

@@ -42,6 +42,9 @@ _ROWS: Mapping[type[errors.LatchgateError], _Row] = {
     errors.AdminKeyRejected: _Row(
         _CODE.UNAUTHENTICATED, "ADMIN_KEY_REJECTED", lambda e: {"denial_reason": e.denial_reason.name}
     ),
+    errors.CallerKeyRejected: _Row(
+        _CODE.UNAUTHENTICATED, "CALLER_KEY_REJECTED", lambda e: {"denial_reason": e.denial_reason.name}
+    ),
     errors.PermissionMissing: _Row(
         _CODE.PERMISSION_DENIED, "PERMISSION_MISSING", lambda e: {"permission": e.permission}
     ),

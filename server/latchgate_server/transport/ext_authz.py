@@ -6,6 +6,7 @@ A call always ends in an answer: an RPC error would let the request in where Env
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,11 +18,13 @@ from latchgate.envoy.v1 import ext_authz_pb2
 from latchgate_server import observability
 from latchgate_server.core import bounds
 from latchgate_server.core.credential_sources import CredentialSources, Found
-from latchgate_server.core.errors import CannotDecide
+from latchgate_server.core.errors import CallerKeyRejected, CannotDecide, PermissionMissing
 from latchgate_server.core.http_denials import HttpDenials
 from latchgate_server.core.model import DenialReason, Question
 from latchgate_server.core.ports import Clock, KeyVerifier
 from latchgate_server.core.verification import Verification
+from latchgate_server.transport.caller_key import Metadata
+from latchgate_server.transport.callers import Callers
 from latchgate_server.transport.check_request import (
     Headers,
     RouteMisconfigured,
@@ -73,22 +76,38 @@ class _Asked(NamedTuple):
 class AuthorizationServicer:
     """Translates, and nothing else."""
 
-    def __init__(self, verifier: KeyVerifier, options: EnvoyOptions, clock: Clock, request_ids: RequestIds) -> None:
+    def __init__(
+        self,
+        verifier: KeyVerifier,
+        options: EnvoyOptions,
+        clock: Clock,
+        request_ids: RequestIds,
+        callers: Callers | None = None,
+    ) -> None:
+        """callers: which Envoys may ask; None: whoever reaches the port."""
         self._verifier = verifier
+        self._callers = callers
         self._sources = options.sources
         self._client_ip_header = options.client_ip_header
-        self._responses = CheckResponses(options.denials, options.sources.challenge)
         self._clock = clock
         self._request_ids = request_ids
         self._silent_until = -_LOG_SECONDS
+        self.tell_denials(options.denials)
 
-    def refusals(self) -> dict[str, bytes]:
+    def tell_denials(self, denials: HttpDenials) -> None:
+        """Tell clients this of each denial from now on."""
+        self._responses = CheckResponses(denials, self._sources.challenge)
+        self._refusal = self._responses.unavailable(_RETRY_SECONDS, is_grpc=False)
+
+    def refusals(self) -> dict[str, Callable[[], bytes]]:
         """The answer to a call that is not looked at, as there are too many: by the method's path."""
-        return {PATH: self._responses.unavailable(_RETRY_SECONDS, is_grpc=False)}
+        return {PATH: lambda: self._refusal}
 
-    def check_at_once(self, payload: bytes) -> bytes | None:
+    def check_at_once(self, payload: bytes, metadata: Metadata = (), peer: str = "") -> bytes | None:
         """Check of a serialised request, where memory alone can tell; else, and where something fails, None."""
         try:
+            if self._callers is not None and not self._callers.admits_at_once(metadata, peer):
+                return None
             return self._answer_from_memory(self._asked(_read(payload)))
         except Exception:  # noqa: BLE001 - Check meets the same, and knows what to tell
             return None
@@ -97,10 +116,16 @@ class AuthorizationServicer:
         """Decide one request."""
         is_grpc = False
         try:
+            if self._callers is not None:
+                await self._callers.admit(context)
             asked = self._asked(request)
             is_grpc = asked.is_grpc
             answer = self._answer_from_memory(asked)
             return self._answer(await self._verify(asked, context), asked) if answer is None else answer
+        except (CallerKeyRejected, PermissionMissing):
+            # Nothing is said about the request's own key, and no Envoy fails open on this.
+            is_grpc = Headers(request.attributes.request.http).is_grpc()
+            return self._responses.misconfigured(is_grpc=is_grpc)
         except TimeoutError:
             observability.UNDECIDED.labels(grpc.StatusCode.DEADLINE_EXCEEDED.name).inc()
             return self._responses.unavailable(_RETRY_SECONDS, is_grpc=is_grpc)

@@ -25,10 +25,17 @@ from latchgate_server.core.errors import Overloaded
 from latchgate_server.core.ports import Clock
 from latchgate_server.counting import PlainHistogram
 from latchgate_server.transport.admission import Admission
+from latchgate_server.transport.caller_key import Metadata
 from latchgate_server.transport.errors import status_of
 
-AtOnce = Callable[[bytes], bytes | None]
-"""Takes a serialised request and gives the serialised response, or None where that would have to wait for something."""
+AtOnce = Callable[[bytes, Metadata, str], bytes | None]
+"""Takes a serialised request, its metadata and gRPC's name for the peer.
+
+Gives the serialised response, or None where that would have to wait for something, or is for the handler to tell.
+"""
+
+Refusal = Callable[[], bytes]
+"""Gives a serialised response that refuses."""
 
 EVENTS = 256
 """Calls taken up in one go."""
@@ -53,15 +60,15 @@ class NativeServer(pygrpc_native.aio.Server):
         self._arrived = 0  # counted by the thread that waits for events alone
         self._taken_up = 0  # counted by the event loop's alone
         self._answers: Mapping[str, AtOnce] = {}
-        self._refusals: Mapping[str, bytes] = {}
+        self._refusals: Mapping[str, Refusal] = {}
         self._always: Collection[str] = ()
         self._at_once: Mapping[int, tuple[AtOnce, PlainHistogram]] = {}
-        self._refusable: Mapping[int, bytes | None] = {}
+        self._refusable: Mapping[int, Refusal | None] = {}
 
-    def answer_at_once(self, answers: Mapping[str, AtOnce], refusals: Mapping[str, bytes]) -> None:
+    def answer_at_once(self, answers: Mapping[str, AtOnce], refusals: Mapping[str, Refusal]) -> None:
         """Answer these methods without their handlers where that is possible; before `start`.
 
-        Both by path. refusals: serialised responses that refuse, for methods that are not to end in an error.
+        Both by path. refusals: for methods that are not to end in an error.
         """
         self._answers, self._refusals = answers, refusals
 
@@ -143,13 +150,13 @@ class NativeServer(pygrpc_native.aio.Server):
         at_once, longest = self._at_once, self._receive_limit
         assert longest is not None
         for event in events:
-            _, call_id, method_id, payload, _, _ = event
+            _, call_id, method_id, payload, _, details = event
             known = None if payload is None or len(payload) > longest else at_once.get(method_id)
             if known is None:
                 others.append(event)
                 continue
             answer, latency = known
-            response = answer(payload)
+            response = answer(payload, details[0], details[1])
             if response is None:
                 others.append(event)
             else:
@@ -181,8 +188,8 @@ class NativeServer(pygrpc_native.aio.Server):
                 others.append(event)
                 continue
             refused += 1
-            if (response := self._refusable[method_id]) is not None:
-                front.respond(call_id, response)
+            if (refusal := self._refusable[method_id]) is not None:
+                front.respond(call_id, refusal())
             else:
                 front.fail(call_id, code.value[0], message, metadata)
         observability.UNDECIDED.labels(code.name).inc(refused)

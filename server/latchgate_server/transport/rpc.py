@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeVar
-from urllib.parse import unquote
 
 import grpc
 import structlog
@@ -13,15 +12,21 @@ import structlog
 from latchgate_server import observability
 from latchgate_server.admin.access import Access, Caller
 from latchgate_server.core import bounds
-from latchgate_server.core.errors import AdminKeyRejected, CannotDecide, InvalidRequest, LatchgateError
+from latchgate_server.core.errors import (
+    AdminKeyRejected,
+    CallerKeyRejected,
+    CannotDecide,
+    InvalidRequest,
+    LatchgateError,
+    PermissionMissing,
+)
 from latchgate_server.core.model import DenialReason
 from latchgate_server.core.ports import Clock
+from latchgate_server.transport.caller_key import caller_key, peer_address, values_of
 from latchgate_server.transport.errors import Context, abort, code_of
 from latchgate_server.transport.request_ids import REQUEST_ID, RequestIds
 
 ON_BEHALF_OF = "x-latchgate-on-behalf-of"
-_AUTHORIZATION = "authorization"
-_BEARER = "bearer "
 
 Servicer = TypeVar("Servicer", bound="AdmitsAdministrators")
 Request = TypeVar("Request")
@@ -44,16 +49,13 @@ class AdmitsAdministrators:
 
     async def admit(self, method: str, context: Context) -> Caller:
         """Let the caller in. Raises AdminKeyRejected, InvalidRequest, PermissionMissing, CannotDecide."""
-        keys = _metadata(context, _AUTHORIZATION)
-        owners = _metadata(context, ON_BEHALF_OF)
-        if len(keys) > 1:
-            raise AdminKeyRejected(DenialReason.INVALID_API_KEY)
+        metadata = context.invocation_metadata()
+        key_string, owners = caller_key(metadata), values_of(metadata, ON_BEHALF_OF)
         # A portal that does not know whom it acts for must not act for everybody.
         if len(owners) > 1 or not all(0 < len(owner) <= bounds.USER_LENGTH for owner in owners):
             raise InvalidRequest.of(ON_BEHALF_OF, f"one owner, of 1 to {bounds.USER_LENGTH} characters")
-        if keys and not keys[0].lower().startswith(_BEARER):
+        if key_string is None:
             raise AdminKeyRejected(DenialReason.INVALID_API_KEY)
-        key_string = keys[0][len(_BEARER) :] if keys else ""
         return await self._access.admit(method, key_string, peer_address(context.peer()), "".join(owners))
 
 
@@ -116,7 +118,8 @@ async def fail(context: Context, method: str, error: Exception, request_ids: Req
     """End a call of the data plane with an error in place of a decision."""
     with request_ids.noted(context) as request_id:
         report(method, error)
-        observability.UNDECIDED.labels(code_of(error).name).inc()
+        if not isinstance(error, CallerKeyRejected | PermissionMissing):  # those are counted apart
+            observability.UNDECIDED.labels(code_of(error).name).inc()
         await abort(context, error, request_id)
 
 
@@ -135,15 +138,3 @@ def report(method: str, error: Exception) -> None:
         _log.warning(observability.UNDECIDED_EVENT, method=method, error=str(error))
     elif not isinstance(error, LatchgateError):
         _log.error(observability.INTERNAL_ERROR, method=method, exc_info=error)
-
-
-def peer_address(peer: str) -> str:
-    """The address in gRPC's name for a peer, such as `ipv4:203.0.113.9:4711`; empty for a Unix socket."""
-    family, _, rest = unquote(peer).partition(":")
-    if family not in ("ipv4", "ipv6"):
-        return ""
-    return rest.rpartition(":")[0].strip("[]")
-
-
-def _metadata(context: Context, name: str) -> list[str]:
-    return [str(value) for key, value in context.invocation_metadata() or () if key == name]

@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 from latchgate.v1 import admin_service_pb2, admin_service_pb2_grpc, verify_service_pb2
 from latchgate_server.core.ports import Clock
 from latchgate_server.transport.admin_service import AdminServicer
+from latchgate_server.transport.caller_key import Metadata
 from latchgate_server.transport.envoy_reflection import described_services
 from latchgate_server.transport.ext_authz import PATH as AUTHORIZATION_PATH
 from latchgate_server.transport.ext_authz import SERVICE as AUTHORIZATION_SERVICE
@@ -56,9 +57,14 @@ class NoSuchTransport(Exception):
     """The transport that was asked for is not installed; the message says what to do."""
 
 
-def choose(wanted: Transport) -> Transport:
-    """NATIVE or GRPCIO: what is wanted; for AUTO the native one where it is installed. Raises NoSuchTransport."""
-    if wanted is Transport.GRPCIO:
+def choose(wanted: Transport, *, with_tls: bool) -> Transport:
+    """NATIVE or GRPCIO: what is wanted; for AUTO the native one where it is installed and TLS is not asked for.
+
+    Raises NoSuchTransport.
+    """
+    if wanted is Transport.NATIVE and with_tls:
+        raise NoSuchTransport("LATCHGATE_TRANSPORT=native has no TLS: set LATCHGATE_TRANSPORT=grpcio or auto")
+    if wanted is Transport.GRPCIO or with_tls:
         return Transport.GRPCIO
     if find_spec("pygrpc_native") is not None:
         return Transport.NATIVE
@@ -90,11 +96,13 @@ class Listener:
     address: `HOST:PORT`, or `unix:PATH`; port 0 takes a free one.
     reuse_port: whether other processes of ours listen there as well; otherwise a second server on one port is an error,
     not one that answers half of the calls.
+    credentials: for TLS, which GRPCIO alone has; None: plaintext.
     """
 
     address: str
     transport: Transport
     reuse_port: bool
+    credentials: grpc.ServerCredentials | None = None
 
 
 class Server:
@@ -107,6 +115,7 @@ class Server:
         self._health = Health()
         self._services = services
         self._wanted = listener.address
+        self._credentials = listener.credentials
         self.address = listener.address
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -118,7 +127,9 @@ class Server:
         return self._server
 
     def answer_at_once(
-        self, answers: Mapping[str, Callable[[bytes], bytes | None]], refusals: Mapping[str, bytes] | None = None
+        self,
+        answers: Mapping[str, Callable[[bytes, Metadata, str], bytes | None]],
+        refusals: Mapping[str, Callable[[], bytes]] | None = None,
     ) -> None:
         """Answer these methods, by path, without their handlers where that is possible; before `start`.
 
@@ -130,7 +141,10 @@ class Server:
     async def start(self) -> None:
         """Bind and listen, NOT_SERVING. Raises OSError where the address cannot be had."""
         try:
-            port = self._server.add_insecure_port(self._wanted)
+            if self._credentials is None:
+                port = self._server.add_insecure_port(self._wanted)
+            else:
+                port = self._server.add_secure_port(self._wanted, self._credentials)
         except RuntimeError as error:
             raise OSError(
                 f"cannot listen on {self._wanted}: is it in use, or not an address of this machine?"

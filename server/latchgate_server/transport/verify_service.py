@@ -14,6 +14,8 @@ from latchgate_server.core import bounds
 from latchgate_server.core.errors import InvalidRequest, Overloaded
 from latchgate_server.core.ports import Clock, KeyVerifier
 from latchgate_server.core.verification import Verification
+from latchgate_server.transport.caller_key import Metadata
+from latchgate_server.transport.callers import Callers
 from latchgate_server.transport.convert_verify import UNDECIDED, batch_to, question_from, verification_to
 from latchgate_server.transport.errors import Context, code_of, message_of
 from latchgate_server.transport.request_ids import REQUEST_ID, RequestIds
@@ -31,23 +33,34 @@ _REQUEST = verify_service_pb2.VerifyRequest
 class VerifyServicer:
     """Translates, and nothing else. Its responses are serialised already; `handlers` says so to the server."""
 
-    def __init__(self, verifier: KeyVerifier, clock: Clock, request_ids: RequestIds) -> None:
+    def __init__(
+        self, verifier: KeyVerifier, clock: Clock, request_ids: RequestIds, callers: Callers | None = None
+    ) -> None:
+        """callers: who may ask; None: whoever reaches the port."""
         self._verifier = verifier
         self._clock = clock
         self._request_ids = request_ids
+        self._callers = callers
         self._batched = 0
 
     async def Verify(self, request: verify_service_pb2.VerifyRequest, context: Context) -> bytes:
         """Decide one key."""
         try:
+            if self._callers is not None:
+                await self._callers.admit(context)
             response = self._from_memory(request)
             return await self._verify(request) if response is None else response
         except Exception as error:  # noqa: BLE001 - whatever it is, no client sees a stack trace
             return await fail(context, "Verify", error, self._request_ids)
 
-    def verify_at_once(self, payload: bytes) -> bytes | None:
-        """Verify of a serialised request, where memory alone can tell; else, and for what is malformed, None."""
+    def verify_at_once(self, payload: bytes, metadata: Metadata = (), peer: str = "") -> bytes | None:
+        """Verify of a serialised request, where memory alone can tell; else, and for what is malformed, None.
+
+        metadata, peer: the call's, by which callers that have to say who they are do so.
+        """
         try:
+            if self._callers is not None and not self._callers.admits_at_once(metadata, peer):
+                return None
             return self._from_memory(_REQUEST.FromString(payload))
         except Exception:  # noqa: BLE001 - Verify meets the same, and knows what to tell
             return None
@@ -55,12 +68,12 @@ class VerifyServicer:
     async def BatchVerify(self, request: verify_service_pb2.BatchVerifyRequest, context: Context) -> bytes:
         """Decide up to bounds.BATCH_SIZE keys, each as Verify would."""
         requests = request.requests
-        if len(requests) > bounds.BATCH_SIZE:
-            too_many = InvalidRequest.of("requests", f"at most {bounds.BATCH_SIZE} entries, not {len(requests)}")
-            return await fail(context, "BatchVerify", too_many, self._request_ids)
-        if self._batched + len(requests) > DECISIONS_AT_ONCE:
-            overloaded = Overloaded("too many batches at once", retry_after=1.0)
-            return await fail(context, "BatchVerify", overloaded, self._request_ids)
+        try:
+            if self._callers is not None:
+                await self._callers.admit(context)
+            self._require_room(len(requests))
+        except Exception as error:  # noqa: BLE001 - as above
+            return await fail(context, "BatchVerify", error, self._request_ids)
         self._batched += len(requests)
         try:
             with self._request_ids.noted(context) as request_id:
@@ -68,6 +81,13 @@ class VerifyServicer:
                 return await self._decide_all(requests, request_id)
         finally:
             self._batched -= len(requests)
+
+    def _require_room(self, count: int) -> None:
+        """Raises InvalidRequest and Overloaded where so many entries cannot be decided at once."""
+        if count > bounds.BATCH_SIZE:
+            raise InvalidRequest.of("requests", f"at most {bounds.BATCH_SIZE} entries, not {count}")
+        if self._batched + count > DECISIONS_AT_ONCE:
+            raise Overloaded("too many batches at once", retry_after=1.0)
 
     async def _decide_all(self, requests: Sequence[verify_service_pb2.VerifyRequest], request_id: str) -> bytes:
         responses = [UNDECIDED] * len(requests)
