@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks import plots
 from benchmarks.house import Bench, Options, opened
-from benchmarks.load import H2loadMissing
+from benchmarks.load import H2loadMissing, find_h2load
 from benchmarks.machine import described
 from benchmarks.report import Figure, table, write
 from benchmarks.rows import ROWS
@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     machine = described(_ROOT)
     began = time.monotonic()
     try:
+        find_h2load()  # before minutes are spent on what it is to measure
         with opened(options, _told) as bench:
             figures = measure(bench, given.rows)
             points = dict(bench.points)

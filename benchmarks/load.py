@@ -31,6 +31,14 @@ class H2loadMissing(Exception):
     """h2load is not installed, or does not say what it did; the message says what to do."""
 
 
+def find_h2load() -> str:
+    """The program that makes the load. Raises H2loadMissing."""
+    h2load = shutil.which("h2load")
+    if h2load is None:
+        raise H2loadMissing(_HOW_TO_GET_IT)
+    return h2load
+
+
 def framed(message: Message) -> bytes:
     """A message as gRPC carries it: no compression, its length, itself."""
     body = message.SerializeToString()
@@ -100,9 +108,7 @@ class Load:
     def __enter__(self) -> Load:
         if len({len(body) for body in self._bodies}) != 1:
             raise ValueError("the messages of one load have one length")
-        h2load = shutil.which("h2load")
-        if h2load is None:
-            raise H2loadMissing(_HOW_TO_GET_IT)
+        h2load = find_h2load()
         parent = _MEMORY_FOLDER if _MEMORY_FOLDER.is_dir() else None
         self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="latchgate-", dir=parent)))
         self._stack.callback(self._end)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import html
+import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Iterator
 from functools import cache
@@ -15,7 +19,9 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from latchgate.v1 import admin_service_pb2, verify_service_pb2
-from website import pages
+from tests.support.postgres import Postgres
+from tests.support.transcripts import Step, desk, masked
+from website import pages, screens
 from website.__main__ import BUILD
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,3 +112,26 @@ def test_a_link_to_a_file_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPa
 
     with pytest.raises(pages.BrokenLink, match=r"docs/page\.md links to gone\.md"):
         pages.lay_out(tmp_path / "pages")
+
+
+# A row for each hour of a day, and what stands for the rest of a list.
+_HOUR, _TOKEN = r"(?m)^\d{4}-\d\d-\d\d \d\d:00.*\n?", r"--page-token \S+"
+
+
+def compared(picture: str) -> list[Step]:
+    text = html.unescape("\n".join(re.findall(r"<text[^>]*>(.*?)</text>", picture))).replace("\xa0", " ")
+    return masked([Step("", re.sub(_TOKEN, "TOKEN", re.sub(_HOUR, "", text)))])
+
+
+def test_the_pictures_of_the_command_line_show_what_it_prints(postgres: Postgres) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="latchgate-"))
+    try:
+        with desk(postgres, folder) as made:
+            shown = screens.screens(made)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+    assert sorted(shown) == sorted(path.stem for path in screens.FOLDER.glob("*.svg"))
+    for name, text in shown.items():
+        picture = (screens.FOLDER / f"{name}.svg").read_text(encoding="utf-8")
+        assert compared(picture) == compared(screens.picture(text)), f"python -m website.screens renews {name}"
