@@ -43,7 +43,8 @@ class AsyncListed(Generic[T]):
         return await self._admin.make(self._listing.page(token))
 
 
-def _method(build: Callable[P, Call[T]]) -> Callable[Concatenate[AsyncAdminClient, P], Coroutine[Any, Any, T]]:
+# With Any in place of object and None, mypy loses the type of what asyncio.gather makes of two such calls.
+def _method(build: Callable[P, Call[T]]) -> Callable[Concatenate[AsyncAdminClient, P], Coroutine[object, None, T]]:
     async def method(self: AsyncAdminClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self.make(build(*args, **kwargs))
 
