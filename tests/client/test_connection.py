@@ -1,0 +1,107 @@
+"""What a client does when the server goes and comes back, stands still, or listens on a Unix socket."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from latchgate import AdminClient, AsyncClient, Client, Unavailable
+from tests.client.blocking import open_admin
+from tests.support.postgres import Postgres
+from tests.support.server import ServerProcess, make_root_key
+
+KINDS = ["AdminClient", "AsyncAdminClient"]
+
+
+@pytest.fixture(scope="module")
+def database(postgres: Postgres) -> tuple[str, str]:
+    """A database, and its first administrator's key."""
+    url = postgres.new_database()
+    return url, make_root_key(url)
+
+
+@pytest.fixture(scope="module")
+def server(database: tuple[str, str]) -> Iterator[ServerProcess]:
+    """A server that may be ended: it comes back where it was."""
+    with ServerProcess(database[0]) as running:
+        running.settings = {"verify_listen": running.verify_address, "admin_listen": running.admin_address}
+        yield running
+
+
+def allowed_key(database: tuple[str, str], server: ServerProcess) -> str:
+    with AdminClient(server.admin_address, database[1]) as admin:
+        return admin.create_key(tenant="latchgate").key_string
+
+
+def test_clients_find_a_server_again_that_was_killed(database: tuple[str, str], server: ServerProcess) -> None:
+    key = allowed_key(database, server)
+    with Client(server.verify_address) as client, AdminClient(server.admin_address, database[1]) as admin:
+        assert client.verify(key).allowed
+        server.kill()
+        try:
+            with pytest.raises(Unavailable):
+                client.verify(key)
+        finally:
+            server.start()
+        assert client.verify(key).allowed
+        # One that would not be repeated: nothing of it was sent before there was a connection.
+        assert admin.create_plan("after").plan.plan_id == "after"
+
+
+async def test_the_same_holds_for_asyncio(database: tuple[str, str], server: ServerProcess) -> None:
+    key = allowed_key(database, server)
+    async with AsyncClient(server.verify_address) as client:
+        assert (await client.verify(key)).allowed
+        server.kill()
+        server.start()
+        assert (await client.verify(key)).allowed
+
+
+def test_a_server_that_stands_still_takes_no_longer_than_the_timeout(
+    database: tuple[str, str], server: ServerProcess
+) -> None:
+    key = allowed_key(database, server)
+    with (
+        Client(server.verify_address, timeout=0.5) as client,
+        AdminClient(server.admin_address, database[1], timeout=0.5, change_timeout=0.5) as admin,
+    ):
+        assert client.verify(key).allowed
+        calls: list[Callable[[], object]] = [
+            lambda: client.verify(key),
+            lambda: client.verify(key, cost=0),
+            lambda: admin.create_plan("never"),
+            lambda: list(admin.list_plans()),
+        ]
+        server.signal(signal.SIGSTOP)
+        try:
+            for call in calls:
+                began = time.monotonic()
+                with pytest.raises(Unavailable):
+                    call()
+                assert time.monotonic() - began < 5
+        finally:
+            server.signal(signal.SIGCONT)
+        with Client(server.verify_address) as patient:
+            assert patient.verify(key).allowed
+
+
+def test_a_unix_socket_is_as_good_as_a_port(database: tuple[str, str]) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="latchgate-"))
+    listen = {"verify_listen": f"unix:{folder}/verify", "admin_listen": f"unix:{folder}/admin"}
+    try:
+        with ServerProcess(database[0], listen):
+            for kind in KINDS:
+                with (
+                    open_admin(kind, listen["admin_listen"], database[1]) as admin,
+                    Client(listen["verify_listen"]) as client,
+                ):
+                    made = admin.create_key(tenant="latchgate")
+                    assert client.verify(made.key_string).allowed
+    finally:
+        shutil.rmtree(folder)
