@@ -36,6 +36,7 @@ from latchgate_server.verify.quotas import Quotas
 from latchgate_server.verify.rates import LocalRates
 from latchgate_server.verify.usage import UsageCollector
 from latchgate_server.verify.verifier import Verifier
+from latchgate_server.verify.watchers import Watchers
 
 KEYS = 10_000
 _CALLS = 20_000
@@ -81,7 +82,7 @@ class Hot:
             LocalRates(clock), None, Quotas(cast("Any", None), clock), clock, processes=lambda: 1
         )
         self.usage = UsageCollector(cast("Any", None), clock, Noticing(clock))
-        feed = Feed(cast("Any", None), self.cache, clock, "bench", 1e9)
+        feed = Feed(cast("Any", None), self.cache, Watchers(clock, 1.0), clock, replica_id="bench", lease=1e9)
         feed._valid_until = float("inf")  # noqa: SLF001 - there is no database to beat to
         nobody = cast("Any", None)
         self.verifier = Verifier(
@@ -95,7 +96,7 @@ class Hot:
             limits=self.limits,
             usage=self.usage,
         )
-        self.servicer = VerifyServicer(self.verifier, clock, RequestIds(SystemEntropy()))
+        self.servicer = VerifyServicer(self.verifier, clock, RequestIds(SystemEntropy()), cast("Any", None))
         self.credentials = [self.hasher.make_credential("lg") for _ in range(count)]
         for credential in self.credentials:
             self._keep(credential, records(credential.key_id))

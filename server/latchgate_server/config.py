@@ -27,7 +27,7 @@ from latchgate_server.core.credential_sources import CredentialSources
 from latchgate_server.core.http_denials import HttpDenials
 from latchgate_server.core.http_names import header_name
 from latchgate_server.core.key_format import is_prefix
-from latchgate_server.core.replication import LONGEST_LEASE, SHORTEST_LEASE
+from latchgate_server.core.replication import LONGEST_LEASE, SHORTEST_CLIENT_LEASE, SHORTEST_LEASE
 from latchgate_server.hashing import PEPPER_BYTES, Peppers
 
 CONFIG_FILE = "latchgate.toml"
@@ -88,6 +88,7 @@ class Settings(BaseSettings):
     admin_client_cert: Literal["off", "require"] = "off"
     transport: Literal["auto", "native", "grpcio"] = "auto"
     lease: Annotated[Seconds, Field(ge=SHORTEST_LEASE, le=LONGEST_LEASE)] = 3.0
+    client_lease: Annotated[Seconds, Field(ge=SHORTEST_CLIENT_LEASE, le=LONGEST_LEASE)] = 1.0
     on_database_loss: Literal["deny", "serve_cached"] = "deny"
     max_staleness: Annotated[Seconds, Field(gt=0, le=86_400)] = 300.0
     cache_size: Annotated[int, Field(ge=1, le=100_000_000)] = 200_000

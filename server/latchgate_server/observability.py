@@ -199,7 +199,7 @@ USAGE_LAG = Gauge(
 USAGE_DROPPED = Counter(
     "latchgate_usage_dropped",
     "What of usage was given up: single uses, addresses and descriptions of requests, which show in lists alone; "
-    "counters; or the keys of a whole batch that could not be written.",
+    "counters; the keys of a whole batch that could not be written; or what clients decided from their own caches.",
     ["what"],
     registry=REGISTRY,
 )
@@ -230,6 +230,18 @@ CERTIFICATE_EXPIRES = Gauge(
     "When the certificate in use expires, in Unix time; 0 without TLS. With several workers, the first of them.",
     registry=REGISTRY,
     multiprocess_mode="livemin",
+)
+WATCHERS = Gauge(
+    "latchgate_watchers",
+    "Clients with a cache of their own that watch this server.",
+    registry=REGISTRY,
+    multiprocess_mode="livesum",
+)
+CLIENT_DECISIONS = Counter(
+    "latchgate_client_decisions",
+    "Decisions that clients made from their own caches and reported, by decision and reason of denial.",
+    ["decision", "denial_reason"],
+    registry=REGISTRY,
 )
 CALLERS_REJECTED = Counter(
     "latchgate_callers_rejected",
@@ -284,6 +296,7 @@ ADMIN_CALL = "admin_call"
 FIELDS = frozenset(
     {
         "act_as",
+        "address",
         "admin",
         "advice",
         "capability",
@@ -346,6 +359,13 @@ _PLAIN.also(*(plain.hand_on for plain in (*_OUTCOMES, CACHE_HITS)), *(plain.hand
 def count_decision(reason: DenialReason | None) -> None:
     """Count a decision of the data plane; `reason` None: allowed."""
     _OUTCOMES[reason or 0].count += 1
+
+
+def count_client_decisions(allowed: int, denied: Mapping[DenialReason, int]) -> None:
+    """Count decisions that a client made from its own cache."""
+    CLIENT_DECISIONS.labels("ALLOW", "").inc(allowed)
+    for reason, count in denied.items():
+        CLIENT_DECISIONS.labels("DENY", reason.name).inc(count)
 
 
 def count_authentication_failure(reason: DenialReason) -> None:

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from latchgate_server.core.replication import ChangesRead, FeedLink
 from latchgate_server.verify.cache import RecordCache
 from latchgate_server.verify.feed import Feed
-from tests.consistency.stage import MachineClock, Stage
+from latchgate_server.verify.watchers import Watchers
+from tests.consistency.stage import CLIENT_LEASE, LEASE, MachineClock, Stage
 
 
 class RecordingLink:
@@ -20,7 +21,9 @@ class RecordingLink:
     def __init__(self) -> None:
         self.stage = Stage()
         self.cache = RecordCache(100)
-        self.feed = Feed(self, self.cache, MachineClock(self.stage), "replica", 30.0)
+        self.clock = MachineClock(self.stage)
+        self.watchers = Watchers(self.clock, CLIENT_LEASE)
+        self.feed = Feed(self, self.cache, self.watchers, self.clock, replica_id="replica", lease=LEASE)
         self.changes = ChangesRead(1, [])
         self.calls: list[str] = []
         self.is_hinted = False

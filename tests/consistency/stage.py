@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 LEASE = 30.0
 """Seconds of the world's time. Code that limits real time by the lease has plenty."""
 
+CLIENT_LEASE = 10.0
+"""Likewise, of clients with a cache of their own."""
+
 _REAL_SECONDS = 30.0  # nothing takes this long, so whatever does hangs
 _WALL = 1_000_000_000.0  # years before the database's: no decision here may compare the two
 

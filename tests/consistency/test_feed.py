@@ -105,8 +105,10 @@ async def test_a_glance_reads_evicts_and_acknowledges_and_leaves_the_lease_as_it
 
 
 async def test_a_glance_that_found_nothing_new_says_nothing(link: RecordingLink) -> None:
+    await link.feed.beat(link)
+    del link.calls[:]
     await link.feed.glance(link)
-    assert link.calls == ["read after 1: no lease, in memory"]
+    assert link.calls == ["read after 1: leased, in memory"]
 
 
 async def test_hints_are_followed_by_glances_and_put_no_beat_off(link: RecordingLink) -> None:

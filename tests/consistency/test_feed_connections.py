@@ -14,6 +14,7 @@ from latchgate_server.storage.feed_link import CHANGES_AT_ONCE, PostgresFeedLink
 from latchgate_server.system import SystemClock
 from latchgate_server.verify.cache import RecordCache
 from latchgate_server.verify.feed import Feed
+from latchgate_server.verify.watchers import Watchers
 from tests.consistency.recording_link import RecordingLink
 from tests.consistency.world import World, open_deployment, open_world
 
@@ -176,7 +177,7 @@ class _Stalled(RecordingLink):
 async def test_a_connection_that_stalls_is_given_up_within_the_lease(stalling: str) -> None:
     links = StalledLinks(stalling)
     lease = 0.3
-    feed = Feed(links, RecordCache(100), SystemClock(), "replica", lease)
+    feed = Feed(links, RecordCache(100), Watchers(SystemClock(), 1.0), SystemClock(), replica_id="replica", lease=lease)
     running = asyncio.get_running_loop().create_task(feed.run())
     began = SystemClock().monotonic()
     async with asyncio.timeout(30.0):
@@ -197,7 +198,7 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_d
 
 async def test_a_replica_whose_connection_is_killed_goes_on_over_another(world: World) -> None:
     links = PostgresFeedLinks(world.deployment.url, 3.0)
-    feed = Feed(links, RecordCache(100), SystemClock(), "killed", 3.0)
+    feed = Feed(links, RecordCache(100), Watchers(SystemClock(), 1.0), SystemClock(), replica_id="killed", lease=3.0)
     running = asyncio.get_running_loop().create_task(feed.run())
     await feed.has_beaten.wait()
     first = feed.last_beat_at

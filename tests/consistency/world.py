@@ -44,7 +44,8 @@ from latchgate_server.verify.outage import Outage
 from latchgate_server.verify.quotas import Quotas
 from latchgate_server.verify.rates import LocalRates
 from latchgate_server.verify.verifier import Verifier
-from tests.consistency.stage import LEASE, MachineClock, Stage
+from latchgate_server.verify.watchers import Watchers
+from tests.consistency.stage import CLIENT_LEASE, LEASE, MachineClock, Stage
 from tests.consistency.stand_ins import HaltingLinks, HaltingTable, HeldReader, NoRenewal, NoUsage, QuickHasher
 
 READ = "orders.read"
@@ -113,8 +114,9 @@ class Replica:
         clock = MachineClock(stage, 100.0 * number, rate)
         self._links = HaltingLinks(PostgresFeedLinks(deployment.url, lease), stage)
         self.cache = RecordCache(100)
+        self.watchers = Watchers(clock, CLIENT_LEASE)
         self.reader = HeldReader(deployment.pool, stage)
-        self.feed = Feed(self._links, self.cache, clock, self.replica_id, lease)
+        self.feed = Feed(self._links, self.cache, self.watchers, clock, replica_id=self.replica_id, lease=lease)
         self.verifier = Verifier(
             cache=self.cache,
             loader=RecordLoader(self.reader, self.cache),

@@ -80,7 +80,7 @@ RUNS = [
     _whole("watch", "two messages", "MESSAGES=2 CLIENT_LEASE=2", "leases of 3, of clients 2, lagging clocks"),
     _whole("watch", "two replicas", "REPLICAS=2 LEASE=2 CLIENT_LEASE=2", "leases of 2, of clients 2, lagging clocks"),
     *_mutants("watch", "FROM_RECEIPT ACK_FIRST FORGET_BROKEN NO_MARGIN NO_CAP GRANT_STALE SILENT_RESTART LEAVE_EARLY"),
-    *_mutants("watch", "NO_REVISION EARLY_STORE KEEP_RECORDS"),
+    *_mutants("watch", "NO_REVISION EARLY_STORE LEASE_FIRST KEEP_RECORDS"),
     *_mutants("watch", "FROM_LATEST", "MESSAGES=2 LEASE=2 CLIENT_LEASE=2"),
     *_mutants("watch", "KEEP_LEASE", "REPLICAS=2 LEASE=2 CLIENT_LEASE=2"),
 ]

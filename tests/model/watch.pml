@@ -23,6 +23,7 @@
  *   LEAVE_EARLY       a replica deregisters before its clients' leases have run out
  *   NO_REVISION       the client keeps an answer whatever its revision is
  *   EARLY_STORE       the client keeps an answer that comes before the first message of its new stream
+ *   LEASE_FIRST       the client takes an answer before an invalidation that came before it
  *   KEEP_RECORDS      the client keeps its cache over a new stream
  *   KEEP_LEASE        the client keeps its lease over a new stream (with -DREPLICAS=2)
  */
@@ -200,7 +201,12 @@ proctype serve(byte me) {
           if
           :: row_applied[me] == 0 ->
              if :: theirs == 1 -> client_applied[me] = 1 :: else fi;
-             if :: grant > 0 && grant + GRANT_MARGIN > granted[me] -> granted[me] = grant + GRANT_MARGIN :: else fi
+             /* One that is granted after the client was told is used after it has read what it was told. */
+             if
+             :: applied[me] == 0 && grant > 0 && grant + GRANT_MARGIN > granted[me] ->
+                granted[me] = grant + GRANT_MARGIN
+             :: else
+             fi
           :: else
           fi;
           down!number, grant, applied[me]
@@ -248,7 +254,11 @@ active proctype client() {
 
   /* A message from the replica. The first over a stream tells where it starts, so there is nothing to drop for it. */
   :: d_step { nempty(down) ->
+#ifdef LEASE_FIRST
+       if :: down??[0, _, _] -> down??0, grant, theirs :: else -> down?number, grant, theirs fi;
+#else
        down?number, grant, theirs;
+#endif
        known = theirs;
        if
        :: number == PUSHED -> old = false

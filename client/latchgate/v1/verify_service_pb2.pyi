@@ -282,7 +282,10 @@ Global___BatchVerifyError: _TypeAlias = BatchVerifyError  # noqa: Y015
 
 @_typing.final
 class WatchKeysRequest(_message.Message):
-    """What a caching client tells the server: how far it has come, and what it did alone."""
+    """What a caching client tells the server: how far it has come, and what it did alone. Each is answered, which asks for a
+    lease as well, so one is due several times in a lease, and at once after each invalidation. A client that says nothing
+    for a minute is taken for gone.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -292,10 +295,10 @@ class WatchKeysRequest(_message.Message):
     applied_revision: _builtins.int
     """The highest revision whose invalidations this client has applied. The first message carries 0."""
     sequence: _builtins.int
-    """Rises with each message; the answer that grants a lease echoes it."""
+    """Rises with each message, from 1; the answer that grants a lease echoes it."""
     @_builtins.property
     def uses(self) -> _containers.RepeatedCompositeFieldContainer[Global___CachedUse]:
-        """What was answered from the client's cache since the last message."""
+        """What was answered from the client's cache since the last message. Up to 1,000."""
 
     def __init__(
         self,
@@ -346,12 +349,12 @@ class CachedUse(_message.Message):
     key_id: _builtins.str
     """The key that was used."""
     allowed: _builtins.int
-    """How many calls were allowed."""
+    """How many calls were allowed. Up to 2^31 - 1, as each of the next."""
     last_client_ip: _builtins.str
     """The end client's address at the latest of these uses. Empty: not known."""
     @_builtins.property
     def denied(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Denials, by the name of the reason."""
+        """Denials, by the name of the reason, such as `INSUFFICIENT_PERMISSIONS`."""
 
     @_builtins.property
     def last_use_time(self) -> _timestamp_pb2.Timestamp:
@@ -376,7 +379,9 @@ Global___CachedUse: _TypeAlias = CachedUse  # noqa: Y015
 
 @_typing.final
 class WatchKeysResponse(_message.Message):
-    """Invalidations, a lease, or both."""
+    """Invalidations, a lease, or both. They count in the order in which they come, and within one the invalidations first: a
+    lease must not be used before everything that came before it is dropped.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -386,12 +391,13 @@ class WatchKeysResponse(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    SERVER_TIME_FIELD_NUMBER: _builtins.int
     drop_all: _builtins.bool
     """Drop the whole cache."""
     revision: _builtins.int
     """The revision after these invalidations; to be acknowledged."""
     sequence: _builtins.int
-    """The `sequence` of the client's message that this answers. Zero: it answers none."""
+    """The `sequence` of the client's message that this answers, and all before it. Zero: it answers none."""
     @_builtins.property
     def key_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Entries to drop from the client's cache. Empty together with `drop_all` false: a lease renewal."""
@@ -406,6 +412,12 @@ class WatchKeysResponse(_message.Message):
         lease is granted, as in every pushed invalidation.
         """
 
+    @_builtins.property
+    def server_time(self) -> _timestamp_pb2.Timestamp:
+        """The server's wall clock when it answered, with a lease: what expire_time compares with. Its clock shows no more than
+        this and the time since the client sent the message.
+        """
+
     def __init__(
         self,
         *,
@@ -415,10 +427,11 @@ class WatchKeysResponse(_message.Message):
         revision: _builtins.int = ...,
         lease: _duration_pb2.Duration | None = ...,
         sequence: _builtins.int = ...,
+        server_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "server_time", b"server_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["drop_all", b"drop_all", "key_ids", b"key_ids", "lease", b"lease", "revision", b"revision", "sequence", b"sequence", "tenant_ids", b"tenant_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drop_all", b"drop_all", "key_ids", b"key_ids", "lease", b"lease", "revision", b"revision", "sequence", b"sequence", "server_time", b"server_time", "tenant_ids", b"tenant_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

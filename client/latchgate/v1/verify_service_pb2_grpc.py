@@ -79,7 +79,8 @@ class VerifyServiceServicer:
     def WatchKeys(self, request_iterator, context):
         """Lets a client cache decisions without ever using a revoked one: the server grants a lease and pushes invalidations,
         the client acknowledges them. Needs a caller with `latchgate.watch`, whatever else is asked of callers, and ends
-        when that caller's key does.
+        when that caller's key does: UNAUTHENTICATED or PERMISSION_DENIED. UNAVAILABLE: drop everything, open another stream.
+        RESOURCE_EXHAUSTED: too many watch this server. What a client must do is in docs/consistency.md.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

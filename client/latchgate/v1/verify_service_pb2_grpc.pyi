@@ -47,7 +47,8 @@ class VerifyServiceStub:
     WatchKeys: _grpc.StreamStreamMultiCallable[_verify_service_pb2.WatchKeysRequest, _verify_service_pb2.WatchKeysResponse]
     """Lets a client cache decisions without ever using a revoked one: the server grants a lease and pushes invalidations,
     the client acknowledges them. Needs a caller with `latchgate.watch`, whatever else is asked of callers, and ends
-    when that caller's key does.
+    when that caller's key does: UNAUTHENTICATED or PERMISSION_DENIED. UNAVAILABLE: drop everything, open another stream.
+    RESOURCE_EXHAUSTED: too many watch this server. What a client must do is in docs/consistency.md.
     """
 
 @_typing.type_check_only
@@ -69,7 +70,8 @@ class VerifyServiceAsyncStub(VerifyServiceStub):
     WatchKeys: _aio.StreamStreamMultiCallable[_verify_service_pb2.WatchKeysRequest, _verify_service_pb2.WatchKeysResponse]  # type: ignore[assignment]
     """Lets a client cache decisions without ever using a revoked one: the server grants a lease and pushes invalidations,
     the client acknowledges them. Needs a caller with `latchgate.watch`, whatever else is asked of callers, and ends
-    when that caller's key does.
+    when that caller's key does: UNAUTHENTICATED or PERMISSION_DENIED. UNAVAILABLE: drop everything, open another stream.
+    RESOURCE_EXHAUSTED: too many watch this server. What a client must do is in docs/consistency.md.
     """
 
 class VerifyServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -106,7 +108,8 @@ class VerifyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_verify_service_pb2.WatchKeysResponse], _abc.AsyncIterator[_verify_service_pb2.WatchKeysResponse]]:
         """Lets a client cache decisions without ever using a revoked one: the server grants a lease and pushes invalidations,
         the client acknowledges them. Needs a caller with `latchgate.watch`, whatever else is asked of callers, and ends
-        when that caller's key does.
+        when that caller's key does: UNAUTHENTICATED or PERMISSION_DENIED. UNAVAILABLE: drop everything, open another stream.
+        RESOURCE_EXHAUSTED: too many watch this server. What a client must do is in docs/consistency.md.
         """
 
 def add_VerifyServiceServicer_to_server(servicer: VerifyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -11,14 +11,19 @@ from latchgate_server.admin.renewal import HashRenewal
 from latchgate_server.bootstrap.database import USAGE_CONNECTIONS, Database
 from latchgate_server.config import Settings, SettingsProblem
 from latchgate_server.core.credential_sources import CredentialSources
+from latchgate_server.core.ports import Clock
 from latchgate_server.hashing import SecretHasher
 from latchgate_server.storage.feed_link import PostgresFeedLinks
 from latchgate_server.storage.pool import create_pool
 from latchgate_server.storage.usage_writer import PostgresUsageWriter
 from latchgate_server.system import SystemClock, SystemEntropy
+from latchgate_server.transport.callers import Callers
 from latchgate_server.transport.ext_authz import EnvoyOptions
+from latchgate_server.transport.request_ids import RequestIds
+from latchgate_server.transport.watch_keys import KeyWatching
 from latchgate_server.verify.access_log import AccessLog
 from latchgate_server.verify.cache import RecordCache
+from latchgate_server.verify.cached_uses import CachedUses
 from latchgate_server.verify.feed import Feed
 from latchgate_server.verify.limits import LimitCharger, SharedRates
 from latchgate_server.verify.loader import RecordLoader
@@ -28,6 +33,7 @@ from latchgate_server.verify.quotas import Quotas
 from latchgate_server.verify.rates import LocalRates
 from latchgate_server.verify.usage import UsageCollector
 from latchgate_server.verify.verifier import Verifier
+from latchgate_server.verify.watchers import Watchers
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,8 @@ class DataPlane:
     feed: Feed
     outage: Outage
     cache: RecordCache
+    watchers: Watchers
+    cached_uses: CachedUses
     quotas: Quotas
     limits: LimitCharger
     verifier: Verifier
@@ -63,7 +71,8 @@ def build_data_plane(
     loader = RecordLoader(database.loads, cache)
     stack.push_async_callback(loader.close)
     links = PostgresFeedLinks(settings.require_database_url(), settings.lease)
-    feed = Feed(links, cache, clock, SystemEntropy().bytes(16).hex(), settings.lease)
+    watchers = Watchers(clock, settings.client_lease)
+    feed = Feed(links, cache, watchers, clock, replica_id=SystemEntropy().bytes(16).hex(), lease=settings.lease)
     outage = Outage(feed, clock, settings.on_database_loss == "serve_cached", settings.max_staleness)
     quotas = Quotas(database.quotas, clock)
     limits = LimitCharger(
@@ -80,7 +89,8 @@ def build_data_plane(
         usage=usage,
         clock=clock,
     )
-    return DataPlane(feed, outage, cache, quotas, limits, verifier, hasher)
+    cached_uses = CachedUses(cache, loader, usage, clock)
+    return DataPlane(feed, outage, cache, watchers, cached_uses, quotas, limits, verifier, hasher)
 
 
 def _shared_rates(settings: Settings, stack: AsyncExitStack) -> SharedRates | None:
@@ -111,6 +121,12 @@ async def open_usage(settings: Settings, stack: AsyncExitStack, database: Databa
         stack.callback(access_log.close)
         observers.append(access_log)
     return UsageCollector(writer, clock, Noticing(clock), observers)
+
+
+def key_watching(data_plane: DataPlane, clock: Clock, request_ids: RequestIds) -> KeyWatching:
+    """What serves clients with a cache of their own."""
+    callers = Callers(data_plane.verifier, clock)
+    return KeyWatching(data_plane.watchers, data_plane.feed, data_plane.cached_uses, callers, clock, request_ids)
 
 
 def envoy_options(settings: Settings) -> EnvoyOptions:

@@ -22,7 +22,13 @@ from latchgate_server.admin.mutations import Mutations
 from latchgate_server.admin.renewal import HashRenewal
 from latchgate_server.bootstrap.access import callers_with_keys, listeners, open_tls
 from latchgate_server.bootstrap.control_plane import build_use_cases
-from latchgate_server.bootstrap.data_plane import DataPlane, build_data_plane, envoy_options, open_usage
+from latchgate_server.bootstrap.data_plane import (
+    DataPlane,
+    build_data_plane,
+    envoy_options,
+    key_watching,
+    open_usage,
+)
 from latchgate_server.bootstrap.database import open_database
 from latchgate_server.bootstrap.reload import Reload
 from latchgate_server.bootstrap.tasks import Tasks
@@ -44,7 +50,6 @@ from latchgate_server.transport.server import (
 )
 from latchgate_server.transport.verify_service import VerifyServicer
 from latchgate_server.verify.feed import Feed
-from latchgate_server.verify.quotas import Quotas
 from latchgate_server.verify.usage import UsageCollector
 
 DRAIN_SECONDS = 10.0
@@ -161,8 +166,7 @@ class _Process:
     servers: Sequence[Server]
     addresses: Addresses
     tasks: Tasks
-    feed: Feed
-    quotas: Quotas
+    data_plane: DataPlane
     following: asyncio.Task[None]
     usage: UsageCollector
     reload: Reload
@@ -171,10 +175,12 @@ class _Process:
         """Turn health, let calls in flight finish while the feed beats, give back, write usage, deregister last."""
         for server in self.servers:
             await server.set_draining()
+        self.data_plane.watchers.close()  # their streams would be in flight for ever
         await asyncio.gather(*(server.stop(DRAIN_SECONDS) for server in self.servers))
-        await asyncio.gather(self.quotas.close(), self.usage.close())
+        await self.data_plane.cached_uses.close()
+        await asyncio.gather(self.data_plane.quotas.close(), self.usage.close())
         observability.hand_on()
-        self.feed.stop()
+        self.data_plane.feed.stop()
         await asyncio.wait({self.following}, timeout=DRAIN_SECONDS)
 
 
@@ -213,6 +219,7 @@ async def _start(settings: Settings, transport: Transport, stack: AsyncExitStack
     tasks.start(keep_house(database.store, clock))
     tasks.start(forget_the_dead(database.replicas, clock))
     tasks.start(usage.run())
+    tasks.start(data_plane.cached_uses.run())
     tasks.start(keep_usage(database.store, clock, settings.usage_retention, settings.uses_retention))
     await _first_beat(data_plane.feed, settings.lease)
 
@@ -231,7 +238,7 @@ async def _start(settings: Settings, transport: Transport, stack: AsyncExitStack
         await server.set_serving()
     tasks.start(watch(verify, data_plane, database.pools, clock, settings.lease))
     addresses = Addresses(verify.address, admin.address, metrics)
-    return _Process((verify, admin), addresses, tasks, data_plane.feed, data_plane.quotas, following, usage, reload)
+    return _Process((verify, admin), addresses, tasks, data_plane, following, usage, reload)
 
 
 async def _build_servers(
@@ -248,7 +255,8 @@ async def _build_servers(
     clock, tls = SystemClock(), await open_tls(settings)
     verify_listener, admin_listener = listeners(settings, transport, tls, reuse_port=reuse_port)
     callers = callers_with_keys(settings, data_plane.verifier, clock)
-    servicer = VerifyServicer(data_plane.verifier, clock, request_ids, callers)
+    watching = key_watching(data_plane, clock, request_ids)
+    servicer = VerifyServicer(data_plane.verifier, clock, request_ids, watching, callers)
     authorization = AuthorizationServicer(data_plane.verifier, envoy_options(settings), clock, request_ids, callers)
     verify = verify_server(verify_listener, servicer, authorization, clock)
     admin = admin_server(admin_listener, admin_servicer, clock)

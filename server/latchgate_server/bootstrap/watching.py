@@ -38,6 +38,7 @@ def _show(data_plane: DataPlane, clock: Clock) -> None:
     observability.REPLICAS.set(feed.replicas)
     observability.APPLIED_REVISION.set(cache.applied_revision)
     observability.CACHED_RECORDS.set(len(cache))
+    observability.WATCHERS.set(len(data_plane.watchers))
     observability.HASHES_WAITING.set(data_plane.hasher.waiting)
     observability.RATE_BUCKETS.set(data_plane.limits.rate_buckets)
     if feed.last_beat_at is not None:

@@ -10,6 +10,9 @@ from typing import Protocol
 SHORTEST_LEASE = 0.3
 """Seconds. Below this, beats would be most of what the database does."""
 
+SHORTEST_CLIENT_LEASE = 0.1
+"""Seconds. A client says something several times in each, and needs an answer in time."""
+
 LONGEST_LEASE = 30.0
 """Seconds. How long a mutation waits after a promotion, when nobody knows which leases there are."""
 

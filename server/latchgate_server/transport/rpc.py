@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 import grpc
 import structlog
@@ -121,15 +121,6 @@ async def fail(context: Context, method: str, error: Exception, request_ids: Req
         if not isinstance(error, CallerKeyRejected | PermissionMissing):  # those are counted apart
             observability.UNDECIDED.labels(code_of(error).name).inc()
         await abort(context, error, request_id)
-
-
-async def _refuse(*arguments: Any) -> None:
-    context: Context = arguments[-1]
-    await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this version of Latchgate does not offer this call yet")
-
-
-not_built: Any = _refuse
-"""Stands for an RPC of the contract that this version does not offer."""
 
 
 def report(method: str, error: Exception) -> None:

@@ -19,7 +19,8 @@ from latchgate_server.transport.callers import Callers
 from latchgate_server.transport.convert_verify import UNDECIDED, batch_to, question_from, verification_to
 from latchgate_server.transport.errors import Context, code_of, message_of
 from latchgate_server.transport.request_ids import REQUEST_ID, RequestIds
-from latchgate_server.transport.rpc import fail, not_built, report, timed
+from latchgate_server.transport.rpc import fail, report, timed
+from latchgate_server.transport.watch_keys import KeyWatching
 
 # How many entries of a batch are decided before others get their turn: well under a millisecond's worth.
 _STRETCH = 64
@@ -34,12 +35,18 @@ class VerifyServicer:
     """Translates, and nothing else. Its responses are serialised already; `handlers` says so to the server."""
 
     def __init__(
-        self, verifier: KeyVerifier, clock: Clock, request_ids: RequestIds, callers: Callers | None = None
+        self,
+        verifier: KeyVerifier,
+        clock: Clock,
+        request_ids: RequestIds,
+        watching: KeyWatching,
+        callers: Callers | None = None,
     ) -> None:
-        """callers: who may ask; None: whoever reaches the port."""
+        """callers: who may ask for decisions; None: whoever reaches the port."""
         self._verifier = verifier
         self._clock = clock
         self._request_ids = request_ids
+        self._watching = watching
         self._callers = callers
         self._batched = 0
 
@@ -134,7 +141,11 @@ class VerifyServicer:
                 timed("BatchVerify", self.BatchVerify, self._clock),
                 request_deserializer=verify_service_pb2.BatchVerifyRequest.FromString,
             ),
-            "WatchKeys": grpc.stream_stream_rpc_method_handler(not_built),
+            "WatchKeys": grpc.stream_stream_rpc_method_handler(
+                self._watching.serve,
+                request_deserializer=verify_service_pb2.WatchKeysRequest.FromString,
+                response_serializer=verify_service_pb2.WatchKeysResponse.SerializeToString,
+            ),
         }
 
 

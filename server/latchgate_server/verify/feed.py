@@ -1,7 +1,8 @@
 """Follows the changes in the database and holds the lease under which records in memory may be used.
 
 A beat is a few steps whose order carries the whole promise; see docs/consistency.md. A notification only makes the
-replica glance at the changes before the next beat is due.
+replica glance at the changes before the next beat is due. What the replica's row names, its watching clients have
+followed as well (watchers.py); nothing here waits for them.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import structlog
 from latchgate_server import observability
 from latchgate_server.core.errors import CannotDecide
 from latchgate_server.core.ports import Clock
-from latchgate_server.core.replication import FeedLink, FeedLinks, margin
+from latchgate_server.core.replication import ChangesRead, FeedLink, FeedLinks, margin
 from latchgate_server.verify.cache import RecordCache
+from latchgate_server.verify.watchers import Watchers
 
 _BEATS_PER_LEASE = 3
 _PATIENCE = 0.5  # of a lease: a connection that stalls for longer is given up; with the pause before, within the lease
@@ -34,14 +36,25 @@ class Feed:
     replicas: how many processes serve this database, this one among them, as of the last beat.
     """
 
-    def __init__(self, links: FeedLinks, cache: RecordCache, clock: Clock, replica_id: str, lease: float) -> None:
+    def __init__(
+        self,
+        links: FeedLinks,
+        cache: RecordCache,
+        watchers: Watchers,
+        clock: Clock,
+        *,
+        replica_id: str,
+        lease: float,
+    ) -> None:
         """replica_id: random, made anew at each start of the process. lease: seconds."""
         self._links = links
         self._cache = cache
+        self._watchers = watchers
         self._clock = clock
         self._replica_id = replica_id
         self._lease = lease
         self._valid_until = 0.0
+        self._told = 0  # the revision that this replica's row names
         self._link: FeedLink | None = None
         self._stopping = False
         self._waiting_for_look: list[asyncio.Future[None]] = []
@@ -49,10 +62,15 @@ class Feed:
         self.last_beat_at: float | None = None
         self.has_beaten = asyncio.Event()
         self.replicas = 1
+        watchers.on_progress = self._hint
 
     def has_lease(self) -> bool:
         """Whether a record taken from the cache in this very step may be decided on."""
         return self._clock.monotonic() < self._valid_until
+
+    def lease_left(self) -> float:
+        """What is left of the lease, in seconds; 0 without one."""
+        return max(0.0, self._valid_until - self._clock.monotonic())
 
     async def run(self) -> None:
         """Beat until `stop`, over as many connections as it takes."""
@@ -69,7 +87,9 @@ class Feed:
         # revisions run again from a lower number.
         self._valid_until = 0.0
         async with asyncio.timeout(self._lease * _PATIENCE):
-            self._cache.restart(await link.current_revision())
+            revision = await link.current_revision()
+        self._cache.restart(revision)
+        self._watchers.restart(revision)
         self._link = link
         try:
             while not self._stopping:
@@ -84,34 +104,48 @@ class Feed:
     async def _glance_until(self, due: float, link: FeedLink) -> None:
         """Follow each hint, until the next beat is due."""
         while not self._stopping and (left := due - self._clock.monotonic()) > 0:
-            if not await link.changed(left):
+            progress = self._watchers.progress_in()
+            hinted = await link.changed(min(left, progress))
+            if not hinted and progress >= left:
                 return
             if not self._stopping:
                 async with asyncio.timeout(self._lease * _PATIENCE):
-                    await self.glance(link)
+                    # First what clients have followed by now: a mutation waits for it.
+                    await self._acknowledge(link)
+                    if hinted:
+                        await self.glance(link)
 
     async def beat(self, link: FeedLink) -> None:
         """Renew the lease. The order of the steps is what makes a revocation hold."""
         with self._looking():
             began = self._clock.monotonic()
-            known = self._cache.applied_revision
-            await link.beat(self._replica_id, known, self._lease)
-            read = await link.read_changes(known)
-            self._cache.apply(read.revision, read.changes)
+            self._told = self._watchers.followed(self._cache.applied_revision)
+            await link.beat(self._replica_id, self._told, self._lease)
+            read = await link.read_changes(self._cache.applied_revision)
+            self._evict(read)
             self._valid_until = began + self._lease - margin(self._lease)
-            if read.revision != known:
-                await link.acknowledge(self._replica_id, read.revision)
+            await self._acknowledge(link)
         self.replicas = read.replicas
         self._note_beat(began)
 
     async def glance(self, link: FeedLink) -> None:
         """Evict what changed, and say so. The lease stays as it is: mutators know of no longer one."""
         with self._looking():
-            known = self._cache.applied_revision
-            read = await link.read_changes(known)
-            self._cache.apply(read.revision, read.changes)
-            if read.revision != known:
-                await link.acknowledge(self._replica_id, read.revision)
+            read = await link.read_changes(self._cache.applied_revision)
+            self._evict(read)
+            await self._acknowledge(link)
+
+    def _evict(self, read: ChangesRead) -> None:
+        """Drop what changed, and tell clients to, in one step."""
+        self._cache.apply(read.revision, read.changes)
+        self._watchers.apply(read.revision, read.changes)
+
+    async def _acknowledge(self, link: FeedLink) -> None:
+        """Let the row name what this replica and its clients have followed, where that is more than it names."""
+        followed = self._watchers.followed(self._cache.applied_revision)
+        if followed > self._told:
+            await link.acknowledge(self._replica_id, followed)
+            self._told = followed
 
     @contextmanager
     def _looking(self) -> Iterator[None]:
@@ -139,11 +173,17 @@ class Feed:
     def stop(self) -> None:
         """Let `run` give the lease back and end."""
         self._stopping = True
+        self._hint()
+
+    def _hint(self) -> None:
         if self._link is not None:
             self._link.hint()
 
     async def _leave(self, link: FeedLink) -> None:
         self._valid_until = 0.0
+        self._watchers.close()
+        while (left := self._watchers.leases_end_in()) > 0:
+            await self._clock.sleep(left)
         async with asyncio.timeout(self._lease * _PATIENCE):
             await link.deregister(self._replica_id)
 

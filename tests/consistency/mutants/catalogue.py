@@ -13,13 +13,12 @@ from latchgate_server.verify.verifier import Verifier
 from tests.consistency.mutants import imports, scenarios
 from tests.consistency.mutants.mutant import Mutant
 
-_UPSERT = "await link.beat(self._replica_id, known, self._lease)"
-_READ = "read = await link.read_changes(known)"
-_APPLY = "self._cache.apply(read.revision, read.changes)"
+_UPSERT = "await link.beat(self._replica_id, self._told, self._lease)"
+_READ = "read = await link.read_changes(self._cache.applied_revision)"
+_EVICT = "self._evict(read)"
 _RENEW = "self._valid_until = began + self._lease - margin(self._lease)"
-_ACKNOWLEDGE = """\
-if read.revision != known:
-    await link.acknowledge(self._replica_id, read.revision)"""
+_ACKNOWLEDGE = "await self._acknowledge(link)"
+_ACKNOWLEDGE_AT_ONCE = "await link.acknowledge(self._replica_id, read.revision)"
 
 _BEAT = (
     Mutant(
@@ -33,14 +32,14 @@ _BEAT = (
         "nothing is acknowledged before it is evicted",
         Feed,
         "beat",
-        ((f"{_APPLY}\n{_RENEW}\n{_ACKNOWLEDGE}", f"{_ACKNOWLEDGE}\n{_APPLY}\n{_RENEW}"),),
+        ((f"{_EVICT}\n{_RENEW}\n{_ACKNOWLEDGE}", f"{_ACKNOWLEDGE_AT_ONCE}\n{_EVICT}\n{_RENEW}"),),
         scenarios.a_mutation_looks_between_an_acknowledgement_and_what_follows,
     ),
     Mutant(
         "the lease counts only after the eviction",
         Feed,
         "beat",
-        ((f"{_READ}\n{_APPLY}\n{_RENEW}", f"{_RENEW}\n{_READ}\n{_APPLY}"),),
+        ((f"{_READ}\n{_EVICT}\n{_RENEW}", f"{_RENEW}\n{_READ}\n{_EVICT}"),),
         scenarios.a_forgotten_replica_comes_back,
     ),
     Mutant(
@@ -61,21 +60,21 @@ _BEAT = (
         "a new connection forgets what the last one taught",
         Feed,
         "_follow",
-        (("self._cache.restart(await link.current_revision())", "await link.current_revision()"),),
+        (("self._cache.restart(revision)", "pass"),),
         scenarios.a_failover_loses_commits_and_others_take_their_numbers,
     ),
     Mutant(
         "a glance renews no lease",
         Feed,
         "glance",
-        ((_APPLY, f"{_APPLY}\nself._valid_until = self._clock.monotonic() + self._lease - margin(self._lease)"),),
+        ((_EVICT, f"{_EVICT}\nself._valid_until = self._clock.monotonic() + self._lease - margin(self._lease)"),),
         scenarios.a_forgotten_replica_glances_at_the_changes,
     ),
     Mutant(
         "a glance acknowledges nothing before it is evicted",
         Feed,
         "glance",
-        ((f"{_APPLY}\n{_ACKNOWLEDGE}", f"{_ACKNOWLEDGE}\n{_APPLY}"),),
+        ((f"{_EVICT}\n{_ACKNOWLEDGE}", f"{_ACKNOWLEDGE_AT_ONCE}\n{_EVICT}"),),
         scenarios.a_mutation_looks_between_the_acknowledgement_of_a_glance_and_what_follows,
     ),
     Mutant(
