@@ -296,7 +296,6 @@ ADMIN_CALL = "admin_call"
 FIELDS = frozenset(
     {
         "act_as",
-        "address",
         "admin",
         "advice",
         "capability",
