@@ -8,6 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from sys import intern
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from latchgate_server.core.addresses import AddressSet
@@ -25,6 +28,8 @@ from latchgate_server.core.model import (
 )
 from latchgate_server.core.permissions import ADMIN_PREFIX, Grants
 from latchgate_server.core.resources import ResourceScope
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
@@ -61,10 +66,23 @@ class Record:
         object.__setattr__(self, "told", told)
 
 
-# Many keys have the same roles and the same ranges. What is worked out of them is kept once, for as long as a record
-# uses it: that saves memory, and what is used by all keys stays in the processor's cache.
+# Many keys have the same roles, ranges and limits. What they share is kept once: that saves memory, and what is used by
+# all keys stays in the processor's cache. What is worked out of them is kept for as long as a record uses it.
+_NONE: Mapping[str, object] = {}
+_NO_TAGS: Mapping[str, str] = {}
 _grants: WeakValueDictionary[tuple[str, ...], Grants] = WeakValueDictionary()
 _addresses: WeakValueDictionary[tuple[str, ...], AddressSet] = WeakValueDictionary()
+
+
+@lru_cache(maxsize=4_096)
+def _shared(values: tuple[_T, ...]) -> tuple[_T, ...]:
+    """The tuple that other records have which is equal to this one."""
+    return values
+
+
+@lru_cache(maxsize=1_024)
+def _shared_set(values: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(values)
 
 
 def _shared_grants(permissions: tuple[str, ...]) -> Grants:
@@ -102,19 +120,20 @@ def build_record(
         # be granted that after its import.
         granted = tuple(permission for permission in granted if not permission.startswith(ADMIN_PREFIX))
     grants = _shared_grants(granted)
-    capabilities = tuple(sorted(plan.capabilities)) if plan else ()
+    capabilities = _shared(tuple(sorted(plan.capabilities))) if plan else ()
+    owner = intern(key.owner)
     identity = Identity(
         key_id=key.key_id,
-        tenant_id=key.tenant_id,
+        tenant_id=intern(key.tenant_id),
         display_name=key.display_name,
-        owner=key.owner,
-        user=key.default_user or key.owner,
-        role_ids=key.role_ids,
+        owner=owner,
+        user=intern(key.default_user) or owner,
+        role_ids=_shared(key.role_ids),
         permissions=grants.listed,
         capabilities=capabilities,
-        claims=merged_claims([role for _, role in roles], key.claims),
-        environment=key.environment,
-        tags=key.tags,
+        claims=merged_claims([role for _, role in roles], key.claims) or _NONE,
+        environment=intern(key.environment),
+        tags=key.tags or _NO_TAGS,
         expire_time=key.expire_time,
         resources=key.resources,
     )
@@ -124,11 +143,11 @@ def build_record(
         state=key.state,
         tenant_enabled=tenant.enabled,
         standing=_standing(key.state, tenant.enabled),
-        plan_id=tenant.plan_id,
-        role_numbers=tuple(number for number, _ in roles),
+        plan_id=intern(tenant.plan_id),
+        role_numbers=_shared(tuple(number for number, _ in roles)),
         expire_at=_expire_at(key),
         grants=grants,
-        capabilities=frozenset(capabilities),
+        capabilities=_shared_set(capabilities),
         allowlist=_shared_addresses(tuple(key.ip_allowlist)) if key.ip_allowlist_enabled and key.ip_allowlist else None,
         scope=ResourceScope(key.resources) if key.resources else None,
         may_act_as=any(role.allow_act_as for _, role in roles),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from sys import intern
 from typing import Any, cast
 
 from latchgate_server.core.addresses import MalformedAddress
@@ -124,16 +126,16 @@ def loaded_from(row: Row) -> Loaded:
     The last is what SQL typed by hand can leave, such as a malformed address. It is reported instead of raised, so that
     one such key does not spoil the load of others.
     """
-    revision = row["snapshot_revision"]
+    revision = _revision(row["snapshot_revision"])
     if row["key_id"] is None:
         return Loaded(None, revision)
     try:
-        return Loaded(_record_from(row), revision)
+        return Loaded(_record_from(row, revision), revision)
     except (MalformedAddress, ArithmeticError, KeyError, TypeError, ValueError):
         return Loaded(CannotDecide(f"the stored key {row['key_id']} is malformed; an update repairs it"), revision)
 
 
-def _record_from(row: Row) -> Record:
+def _record_from(row: Row, revision: int) -> Record:
     plan = None
     if row["plan_id"]:
         plan = Plan(
@@ -145,7 +147,7 @@ def _record_from(row: Row) -> Record:
     return build_record(
         key=key_from(row),
         secret=SecretHash(
-            profile=HashProfile(row["profile"]), pepper_id=row["pepper_id"], phc=row["phc"], tag=row["tag"]
+            profile=HashProfile(row["profile"]), pepper_id=intern(row["pepper_id"]), phc=row["phc"], tag=row["tag"]
         ),
         tenant=Tenant(
             tenant_id=row["tenant_id"],
@@ -160,7 +162,7 @@ def _record_from(row: Row) -> Record:
             (Holder[reset["holder"]], reset["name"]): Reset(reset["revision"], reset["spent"], float(reset["time"]))
             for reset in row["resets"]
         },
-        revision=row["snapshot_revision"],
+        revision=revision,
     )
 
 
@@ -179,10 +181,16 @@ def limits_from(stored: Sequence[Mapping[str, object]]) -> tuple[Limit, ...]:
     for entry in stored:
         name, limit = str(entry["name"]), cast(int, entry["limit"])
         if "quota_period" in entry:
-            limits.append(Quota(name, limit, QuotaPeriod[str(entry["quota_period"])]))
+            limits.append(_quota(name, limit, QuotaPeriod[str(entry["quota_period"])]))
         else:
-            limits.append(RateLimit(name, limit, cast(float, entry["period"]), cast(int, entry["burst"])))
+            limits.append(_rate_limit(name, limit, cast(float, entry["period"]), cast(int, entry["burst"])))
     return tuple(limits)
+
+
+# Keys have few different limits, and many are read in one snapshot. What is the same is one value.
+_revision = lru_cache(maxsize=64)(int)
+_quota = lru_cache(maxsize=1_024)(Quota)
+_rate_limit = lru_cache(maxsize=1_024)(RateLimit)
 
 
 def limits_to(limits: Sequence[Limit]) -> list[Mapping[str, object]]:

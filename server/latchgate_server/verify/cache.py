@@ -132,6 +132,8 @@ class RecordCache:
                 self._absent.popitem(last=False)
             return
         entry.is_used = True
+        if key_id == entry.record.identity.key_id:
+            key_id = entry.record.identity.key_id  # one text where both are the same
         self._entries[key_id] = entry
         for change in _causes(key_id, entry.record):
             self._dependents.setdefault(change, set()).add(key_id)
