@@ -131,15 +131,14 @@ class RecordCache:
             if len(self._absent) > max(1, self._size // _ABSENT_SHARE):
                 self._absent.popitem(last=False)
             return
-        entry.is_used = True
+        if len(self._entries) >= self._size:
+            self._make_room()
+            observability.EVICTIONS["size"].inc()
         if key_id == entry.record.identity.key_id:
             key_id = entry.record.identity.key_id  # one text where both are the same
         self._entries[key_id] = entry
         for change in _causes(key_id, entry.record):
             self._dependents.setdefault(change, set()).add(key_id)
-        if len(self._entries) > self._size:
-            self._make_room()
-            observability.EVICTIONS["size"].inc()
 
     def _make_room(self) -> None:
         for _ in range(_PASSED_OVER):
