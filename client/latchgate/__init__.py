@@ -11,26 +11,32 @@
 they take and return is in `latchgate.admin`. The generated stubs are under `latchgate.v1`.
 """
 
-from latchgate.admin import AdminClient, AsyncAdminClient
-from latchgate.aio import AsyncClient
-from latchgate.client import Client
-from latchgate.connection import TLS
-from latchgate.errors import (
-    AlreadyExists,
-    CallFailed,
-    Conflict,
-    Denied,
-    InvalidRequest,
-    KeyStringLost,
-    LatchgateError,
-    NotAuthenticated,
-    NotFound,
-    Overloaded,
-    PermissionDenied,
-    PreconditionFailed,
-    Unavailable,
-)
-from latchgate.results import Identity, LimitStatus, Query, Verification
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from latchgate.admin import AdminClient, AsyncAdminClient
+    from latchgate.aio import AsyncClient
+    from latchgate.client import Client
+    from latchgate.connection import TLS
+    from latchgate.errors import (
+        AlreadyExists,
+        CallFailed,
+        Conflict,
+        Denied,
+        InvalidRequest,
+        KeyStringLost,
+        LatchgateError,
+        NotAuthenticated,
+        NotFound,
+        Overloaded,
+        PermissionDenied,
+        PreconditionFailed,
+        Unavailable,
+    )
+    from latchgate.results import Identity, LimitStatus, Query, Verification
 
 __all__ = [
     "TLS",
@@ -56,3 +62,42 @@ __all__ = [
     "Unavailable",
     "Verification",
 ]
+
+# Imported when somebody asks for it (PEP 562): the stubs under `latchgate.v1` are used without all of this, too.
+_MODULES = {
+    "AdminClient": "admin",
+    "AlreadyExists": "errors",
+    "AsyncAdminClient": "admin",
+    "AsyncClient": "aio",
+    "CallFailed": "errors",
+    "Client": "client",
+    "Conflict": "errors",
+    "Denied": "errors",
+    "Identity": "results",
+    "InvalidRequest": "errors",
+    "KeyStringLost": "errors",
+    "LatchgateError": "errors",
+    "LimitStatus": "results",
+    "NotAuthenticated": "errors",
+    "NotFound": "errors",
+    "Overloaded": "errors",
+    "PermissionDenied": "errors",
+    "PreconditionFailed": "errors",
+    "Query": "results",
+    "TLS": "connection",
+    "Unavailable": "errors",
+    "Verification": "results",
+}
+
+
+def __getattr__(name: str) -> object:
+    module = _MODULES.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_MODULES]

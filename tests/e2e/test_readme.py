@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from latchgate_server.cli import app, remote
+from latchgate_server.cli import application, remote
 from latchgate_server.config import Settings, load_settings
 from tests.support.postgres import Postgres
 from tests.support.transcripts import Desk, Shell, Step, desk, masked, run_document, transcript
@@ -102,7 +102,7 @@ def test_the_table_of_settings_is_complete_and_shows_the_defaults(monkeypatch: p
 def test_the_page_about_the_command_line_names_every_command_and_variable() -> None:
     page = CLI.read_text(encoding="utf-8")
     commands = {cells[0].strip("`").removeprefix("latchgate "): cells[1] for cells in rows(CLI)}
-    group = typer.main.get_group(app)
+    group = typer.main.get_group(application())
 
     for name, command in group.commands.items():
         if isinstance(command, type(group)):

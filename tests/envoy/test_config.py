@@ -6,7 +6,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from latchgate_server.cli import app
+from latchgate_server.cli import application
 from tests.support.envoy import printed_config, validate
 from tests.support.server import environment, run_command
 
@@ -34,7 +34,7 @@ def test_the_address_of_latchgate_is_that_of_other_commands() -> None:
 @pytest.mark.parametrize("option", ["--listen", "--upstream", "--latchgate", "--admin"])
 @pytest.mark.parametrize("address", ["localhost", ":80", "a:b", "a:70000", "a:1}"])
 def test_a_malformed_address_is_wrong_usage(option: str, address: str) -> None:
-    ran = CliRunner().invoke(app, ["envoy-config", option, address])
+    ran = CliRunner().invoke(application(), ["envoy-config", option, address])
     assert ran.exit_code == 2
     assert "is not HOST:PORT" in ran.output
 

@@ -49,11 +49,11 @@ def quick_latchgate(folder: Path) -> Iterator[Path]:
 
 
 def _serve(address: str) -> None:
-    from latchgate_server.cli import app, main
+    from latchgate_server.cli import application, main
 
     # What a first command would import and look up once more.
     with redirect_stdout(io.StringIO()), suppress(SystemExit):
-        app(["keys", "list", "--help"], prog_name="latchgate", standalone_mode=False)
+        application()(["keys", "list", "--help"], prog_name="latchgate", standalone_mode=False)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)

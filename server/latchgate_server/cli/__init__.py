@@ -7,24 +7,45 @@ import sys
 
 import typer
 
-from latchgate_server.cli import audit, envoy_config, keys, plans, roles, server, tenants, verify
+from latchgate_server.cli import server
 from latchgate_server.cli.failures import FAILED, USAGE, tell
 
-app = typer.Typer(
-    name="latchgate",
-    help="Authorization for API keys: run the service, manage keys, ask for decisions.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-server.register(app)
-app.add_typer(tenants.app, name="tenants")
-app.add_typer(plans.app, name="plans")
-app.add_typer(roles.app, name="roles")
-app.add_typer(keys.app, name="keys")
-app.add_typer(audit.app, name="audit")
-verify.register(app)
-envoy_config.register(app)
+
+def application(command: str = "") -> typer.Typer:
+    """Every command; those alone that run the service where `command` is one of them, as it then starts much sooner."""
+    app = typer.Typer(
+        name="latchgate",
+        help="Authorization for API keys: run the service, manage keys, ask for decisions.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    server.register(app)
+    if command not in server.NAMES:
+        _add_client_commands(app)
+    return app
+
+
+def _add_client_commands(app: typer.Typer) -> None:
+    from latchgate_server.cli import (  # noqa: PLC0415 - see application
+        audit,
+        checks,
+        envoy_config,
+        keys,
+        plans,
+        roles,
+        tenants,
+        verify,
+    )
+
+    checks.register(app)
+    app.add_typer(tenants.app, name="tenants")
+    app.add_typer(plans.app, name="plans")
+    app.add_typer(roles.app, name="roles")
+    app.add_typer(keys.app, name="keys")
+    app.add_typer(audit.app, name="audit")
+    verify.register(app)
+    envoy_config.register(app)
 
 
 def main() -> None:
@@ -39,7 +60,7 @@ def main() -> None:
         tell("the command line is not UTF-8")
         sys.exit(USAGE)
     try:
-        code = app(prog_name="latchgate", standalone_mode=False)
+        code = application(*sys.argv[1:2])(prog_name="latchgate", standalone_mode=False)
     except typer.TyperException as error:
         code = _told(error)
     except typer.Abort:

@@ -144,15 +144,14 @@ def hold_limits(key: Key, tenant: Tenant, plan: Plan | None, resets: Mapping[tup
     """
     rates: list[HeldRate] = []
     quotas: list[HeldQuota] = []
+    tenant_id = sys.intern(tenant.tenant_id)
     lineage_id = key.key_id if key.lineage_id == key.key_id else key.lineage_id  # one text where both are the same
     for holder, holder_id, limits, beginning in (
         (Holder.KEY, lineage_id, limits_of_key(key, plan), NEVER_RESET),
-        (Holder.TENANT, tenant.tenant_id, limits_of_tenant(tenant, plan), _beginning(tenant)),
+        (Holder.TENANT, tenant_id, limits_of_tenant(tenant, plan), _beginning(tenant)),
     ):
         for name, limit in limits.items():
-            held = HeldLimit(
-                holder, holder_id, sys.intern(tenant.tenant_id), limit, resets.get((holder, name), beginning)
-            )
+            held = HeldLimit(holder, holder_id, tenant_id, limit, resets.get((holder, name), beginning))
             if isinstance(limit, RateLimit):
                 rates.append(HeldRate(held, rate_of(limit)))
             else:
