@@ -45,10 +45,17 @@ def set_log_level(level: str) -> None:
     logging.getLogger().setLevel(max(threshold, logging.WARNING))
 
 
+# What grpcio logs of metadata that is no UTF-8: all of it, and it may be a credential.
+_TELLS_METADATA = ("grpc._cython.cygrpc", "Invalid encoding on")
+
+
 class _ToStructlog(logging.Handler):
     """Hands the standard library's log records to structlog."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log the record under the name of its logger."""
+        logger, message = _TELLS_METADATA
+        if record.name == logger and str(record.msg).startswith(message):
+            return
         log = structlog.get_logger(record.name)
         log.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)

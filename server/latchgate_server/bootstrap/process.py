@@ -236,6 +236,8 @@ async def _start(settings: Settings, transport: Transport, stack: AsyncExitStack
         metrics = stack.enter_context(exposition.metrics_server(settings.metrics_listen, observability.REGISTRY))
     for server in (verify, admin):
         await server.set_serving()
+        # One that ends by itself ends the process, which others can see; a process that beats and is deaf they cannot.
+        tasks.start(server.run())
     tasks.start(watch(verify, data_plane, database.pools, clock, settings.lease))
     addresses = Addresses(verify.address, admin.address, metrics)
     return _Process((verify, admin), addresses, tasks, data_plane, following, usage, reload)

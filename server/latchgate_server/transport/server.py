@@ -23,6 +23,7 @@ from latchgate_server.transport.envoy_reflection import described_services
 from latchgate_server.transport.ext_authz import PATH as AUTHORIZATION_PATH
 from latchgate_server.transport.ext_authz import SERVICE as AUTHORIZATION_SERVICE
 from latchgate_server.transport.ext_authz import AuthorizationServicer
+from latchgate_server.transport.grpcio import GrpcioServer
 from latchgate_server.transport.health_service import Health
 from latchgate_server.transport.verify_service import VerifyServicer
 
@@ -78,14 +79,14 @@ def new_event_loop(transport: Transport) -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop() if transport is Transport.NATIVE else asyncio.new_event_loop()
 
 
-def _new_server(transport: Transport, clock: Clock, options: Sequence[tuple[str, Any]]) -> grpc.aio.Server:
+def _new_server(transport: Transport, clock: Clock, options: Sequence[tuple[str, Any]]) -> Any:
     if transport is Transport.NATIVE:
         from latchgate_server.transport.native import NativeServer  # noqa: PLC0415 - an optional extra
 
         native = NativeServer(clock, (*options, *_NATIVE_OPTIONS))
         native.never_refuse((health.SERVICE_NAME, reflection.SERVICE_NAME))
         return native
-    return grpc.aio.server(options=(*options, *_GRPCIO_OPTIONS))
+    return GrpcioServer((*options, *_GRPCIO_OPTIONS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ class Server:
     def __init__(self, listener: Listener, *services: str, clock: Clock, pool: DescriptorPool | None = None) -> None:
         """services: their full names. pool: what reflection describes them by."""
         options = (*_OPTIONS, ("grpc.so_reuseport", int(listener.reuse_port)))
-        self._server = _new_server(listener.transport, clock, options)
+        self._server: grpc.aio.Server = _new_server(listener.transport, clock, options)
         self._health = Health()
         self._services = services
         self._wanted = listener.address
@@ -166,6 +167,10 @@ class Server:
     async def set_draining(self) -> None:
         """Turn health to NOT_SERVING, for good."""
         self._health.drain()
+
+    async def run(self) -> None:
+        """Return when the server has stopped. Raises what ended it where nobody stopped it."""
+        await self._server.wait_for_termination()
 
     async def stop(self, grace: float) -> None:
         """Refuse new calls, let those in flight finish for up to `grace` seconds, and close."""

@@ -1,0 +1,101 @@
+"""Strangers on a gRPC port: whatever they send, the server goes on serving others, in bounded memory.
+
+`make attack` does the same for longer, and prints what came of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from latchgate_server.system import SystemClock
+from latchgate_server.transport.server import VERIFY_SERVICE, Listener, Server, Transport
+from tests.attack.attacks import ATTACKS, MALFORMED, malformed_frames
+from tests.attack.bystander import Bystander
+from tests.attack.wire import DATA, END_HEADERS, END_STREAM, HEADERS, Wire, call_headers, frame, message
+from tests.support.postgres import Postgres
+from tests.support.server import ServerProcess, Verify, make_root_key
+
+MOST_MEBIBYTES = 250
+"""By how much any attack of this size may make the server grow; several send or stand for more than that."""
+LONGEST_SECONDS = 15.0
+"""How long a bystander's slowest call may take, on a busy machine whose processors the attacker shares."""
+
+
+@pytest.fixture(scope="module")
+def database(postgres: Postgres) -> tuple[str, str]:
+    url = postgres.new_database()
+    return url, make_root_key(url)
+
+
+@pytest.fixture(scope="module", params=["native", "grpcio"])
+def attacked(request: pytest.FixtureRequest, database: tuple[str, str]) -> Iterator[ServerProcess]:
+    """A server for all attacks, one after the other: what one leaves behind, the next meets."""
+    url, _ = database
+    with ServerProcess(url, {"transport": request.param}) as server:
+        yield server
+        log = "".join(server.log)
+    assert "Traceback" not in log
+    assert '"level": "error"' not in log
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_bystander_is_served_during_the_attack(attacked: ServerProcess, database: tuple[str, str], name: str) -> None:
+    with Bystander(attacked, database[1]) as bystander:
+        assert ATTACKS[name](attacked.verify_address, 1), "the attack did not even begin"
+        bystander.ask()
+
+    assert not bystander.failed
+    assert bystander.longest < LONGEST_SECONDS
+    assert bystander.grown < MOST_MEBIBYTES
+
+
+def test_the_administrators_port_stands_malformed_frames_as_well(
+    attacked: ServerProcess, database: tuple[str, str]
+) -> None:
+    malformed_frames(attacked.admin_address, 1)
+
+    verify = Verify(attacked.verify_address)
+    assert verify(database[1]).decision
+    verify.close()
+    Wire(attacked.admin_address).close()
+
+
+@pytest.mark.parametrize("name", sorted(MALFORMED))
+def test_one_conversation_that_breaks_a_rule_breaks_nothing_else(
+    attacked: ServerProcess, database: tuple[str, str], name: str
+) -> None:
+    """One at a time, so that a failure says which."""
+    with Wire(attacked.verify_address, preface=False) as wire:
+        wire.send(MALFORMED[name])
+        verify = Verify(attacked.verify_address)
+        assert verify(database[1]).decision
+        verify.close()
+
+
+def test_a_credential_among_bytes_that_are_no_text_is_not_logged(attacked: ServerProcess) -> None:
+    """gRPC's library logs metadata that it cannot decode, on either transport: native has it for what it cannot do."""
+    secret = "the-secret-of-somebody"
+    for path in ("/latchgate.v1.AdminService/ListTenants", "/latchgate.v1.AdminService/Nothing"):
+        headers = call_headers(path, ("authorization", f"Bearer lg_x.{secret}~"), ("x-more", f"{secret}~"))
+        call = frame(HEADERS, END_HEADERS, 1, headers.replace(b"~", b"\xd8")) + frame(DATA, END_STREAM, 1, message(b""))
+        with Wire(attacked.admin_address) as wire:
+            wire.send(call)
+            deadline = time.monotonic() + 10
+            while b"grpc-status" not in (answer := wire.drain()) and time.monotonic() < deadline:
+                if answer:
+                    break
+                time.sleep(0.01)
+
+    assert secret not in "".join(attacked.log)
+
+
+async def test_a_listener_that_ends_says_so() -> None:
+    """Or else a process could go on, deaf, with a valid lease."""
+    for transport in (Transport.GRPCIO, Transport.NATIVE):
+        server = Server(Listener("127.0.0.1:0", transport, reuse_port=False), VERIFY_SERVICE, clock=SystemClock())
+        await server.start()
+        await server.stop(0)
+        await server.run()
