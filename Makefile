@@ -19,7 +19,7 @@ NEW_ENOUGH := import sys; print(sys.version.split()[0]); sys.exit(sys.version_in
 COMPILE := $(UV) compile --universal --python-version 3.11 --generate-hashes --annotation-style line \
 	--custom-compile-command "make lock" --no-emit-package latchgate --no-emit-package latchgate-server $(ARGS)
 
-.PHONY: help dev demo test torture attack model bench bench-lists docs lint gen lock clean
+.PHONY: help dev demo test torture attack fuzz model bench bench-lists docs lint gen lock clean
 .DEFAULT_GOAL := help
 
 help: ## Show this table
@@ -40,6 +40,9 @@ torture: $(STAMP) ## Let several servers fail in every way, for a minute, and lo
 
 attack: $(STAMP) ## Send a server what strangers may send, on both transports; ARGS='--amount 10' for more of it
 	@exec $(BIN)/python -m tests.attack $(ARGS)
+
+fuzz: $(STAMP) ## Try random input on the parsers and on both ports of a server; ARGS='--examples 2000 --seed 7' for more
+	@exec $(BIN)/python -m tests.fuzz $(ARGS)
 
 model: $(STAMP) ## Check the models of the lease protocol with Spin, and that each of their mutants fails
 	@exec $(BIN)/python -m tests.model.check $(ARGS)

@@ -45,8 +45,10 @@ def set_log_level(level: str) -> None:
     logging.getLogger().setLevel(max(threshold, logging.WARNING))
 
 
-# What grpcio logs of metadata that is no UTF-8: all of it, and it may be a credential.
-_TELLS_METADATA = ("grpc._cython.cygrpc", "Invalid encoding on")
+# What grpcio logs of strangers: metadata that is no UTF-8, all of it, which may be a credential; and a traceback for
+# each message that does not parse, so that a byte sent is a kilobyte logged. Callers are told, and it is not their log.
+_OF_STRANGERS = ("Invalid encoding on", "Unexpected [DecodeError] raised by servicer method")
+_LIBRARY = "grpc._cython.cygrpc"
 
 
 class _ToStructlog(logging.Handler):
@@ -54,8 +56,7 @@ class _ToStructlog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log the record under the name of its logger."""
-        logger, message = _TELLS_METADATA
-        if record.name == logger and str(record.msg).startswith(message):
+        if record.name == _LIBRARY and record.getMessage().startswith(_OF_STRANGERS):
             return
         log = structlog.get_logger(record.name)
         log.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)
