@@ -19,7 +19,7 @@ NEW_ENOUGH := import sys; print(sys.version.split()[0]); sys.exit(sys.version_in
 COMPILE := $(UV) compile --universal --python-version 3.11 --generate-hashes --annotation-style line \
 	--custom-compile-command "make lock" --no-emit-package latchgate --no-emit-package latchgate-server $(ARGS)
 
-.PHONY: help dev demo test torture attack fuzz model bench bench-lists docs lint gen lock clean
+.PHONY: help dev demo test torture attack fuzz storm model bench bench-lists docs lint gen lock clean
 .DEFAULT_GOAL := help
 
 help: ## Show this table
@@ -43,6 +43,9 @@ attack: $(STAMP) ## Send a server what strangers may send, on both transports; A
 
 fuzz: $(STAMP) ## Try random input on the parsers and on both ports of a server; ARGS='--examples 2000 --seed 7' for more
 	@exec $(BIN)/python -m tests.fuzz $(ARGS)
+
+storm: $(STAMP) ## Kill servers and PostgreSQL, and look for a lost change; ARGS='--kills 40 --servers 3' for more
+	@exec $(BIN)/python -m tests.reliability $(ARGS)
 
 model: $(STAMP) ## Check the models of the lease protocol with Spin, and that each of their mutants fails
 	@exec $(BIN)/python -m tests.model.check $(ARGS)

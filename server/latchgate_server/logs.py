@@ -45,9 +45,13 @@ def set_log_level(level: str) -> None:
     logging.getLogger().setLevel(max(threshold, logging.WARNING))
 
 
-# What grpcio logs of strangers: metadata that is no UTF-8, all of it, which may be a credential; and a traceback for
-# each message that does not parse, so that a byte sent is a kilobyte logged. Callers are told, and it is not their log.
-_OF_STRANGERS = ("Invalid encoding on", "Unexpected [DecodeError] raised by servicer method")
+# What grpcio logs of strangers. Metadata that is no UTF-8: all of it, and it may be a credential. And a traceback for
+# each message that does not parse and each answer whose client has gone, so that a byte sent is a kilobyte logged.
+_OF_STRANGERS = (
+    "Invalid encoding on",
+    "Unexpected [DecodeError] raised by servicer method",
+    "ExecuteBatchError raised in core by servicer method",
+)
 _LIBRARY = "grpc._cython.cygrpc"
 
 

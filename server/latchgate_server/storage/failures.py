@@ -53,6 +53,8 @@ def told_plainly() -> Iterator[None]:
         yield
     except (*_BUSY, TimeoutError) as error:
         raise Overloaded("the database is busy with another change; try again") from error
+    except asyncpg.DiskFullError as error:
+        raise StoreUnavailable("the database's disk is full") from error
     except _GONE as error:
         if _is_bad_argument(error):
             raise StatementRefused("an argument does not fit its parameter") from None
