@@ -12,6 +12,7 @@ STAMP := .venv/installed
 # What cannot live beside other packages has a folder of its own: the real Envoy, and Envoy's protos.
 ENVOY := .venv/envoy/installed
 XDS := .venv/xds/installed
+AUDIT := .venv/audit/installed
 
 NEW_ENOUGH := import sys; print(sys.version.split()[0]); sys.exit(sys.version_info < (3, 11))
 
@@ -19,7 +20,7 @@ NEW_ENOUGH := import sys; print(sys.version.split()[0]); sys.exit(sys.version_in
 COMPILE := $(UV) compile --universal --python-version 3.11 --generate-hashes --annotation-style line \
 	--custom-compile-command "make lock" --no-emit-package latchgate --no-emit-package latchgate-server $(ARGS)
 
-.PHONY: help dev demo test torture attack fuzz storm model bench bench-lists docs lint gen lock clean
+.PHONY: help dev demo test torture attack fuzz storm model bench bench-lists docs lint supply audit gen lock clean
 .DEFAULT_GOAL := help
 
 help: ## Show this table
@@ -66,6 +67,13 @@ lint: $(STAMP) ## Check style, types, the layers between modules, and the protos
 	$(BIN)/lint-imports
 	$(BIN)/buf lint protos
 
+supply: $(STAMP) ## Check the licences of what is shipped, and write its bill of materials to build/sbom.cdx.json
+	@$(BIN)/python -m supply.licences
+	@$(BIN)/python -m supply.bill
+
+audit: $(STAMP) $(AUDIT) ## Look for known vulnerabilities in what is shipped; asks PyPI
+	@PYTHONPATH=.venv/audit $(BIN)/python -m pip_audit --strict --require-hashes --disable-pip -r requirements/server.lock $(ARGS)
+
 gen: $(STAMP) ## Generate the Python code of the protos anew
 	@exec $(BIN)/python protos/generate.py
 
@@ -76,6 +84,7 @@ lock: $(STAMP) ## Pin the dependencies anew; ARGS=--upgrade to take newer versio
 	@$(COMPILE) -c requirements/dev.lock requirements/bootstrap.in -o requirements/bootstrap.lock
 	@$(COMPILE) requirements/envoy.in -o requirements/envoy.lock
 	@$(COMPILE) requirements/xds.in -o requirements/xds.lock
+	@$(COMPILE) requirements/audit.in -o requirements/audit.lock
 
 clean: ## Remove .venv and what the tools leave behind; the data in .latchgate stays
 	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
@@ -93,7 +102,7 @@ $(STAMP): requirements/bootstrap.lock requirements/dev.lock pyproject.toml clien
 	@$(UV) install $(INTO) --no-deps --no-build-isolation -e client -e server
 	@touch $@
 
-$(ENVOY) $(XDS): .venv/%/installed: requirements/%.lock | $(STAMP)
+$(ENVOY) $(XDS) $(AUDIT): .venv/%/installed: requirements/%.lock | $(STAMP)
 	@echo "Installing what requirements/$*.lock pins into .venv/$*"
 	@rm -rf $(@D)
 	@$(UV) install $(INTO) --target $(@D) --require-hashes -r $<
