@@ -30,12 +30,13 @@ from argon2 import Type
 from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
 from argon2.low_level import hash_secret, verify_secret
 
-from latchgate_server import observability
+from latchgate_server import observability, tracing
 from latchgate_server.core import bounds, key_format
 from latchgate_server.core.errors import CannotDecide, Overloaded, PepperMissing
 from latchgate_server.core.imported import digest_form
 from latchgate_server.core.model import HashProfile, SecretHash
 from latchgate_server.core.ports import Entropy
+from latchgate_server.observability import SpanName
 
 _T = TypeVar("_T")
 
@@ -247,7 +248,7 @@ class SecretHasher:
             raise Overloaded("too many secrets are being hashed at once", retry_after=1.0)
         self._queued += 1
         try:
-            with observability.HASH_SECONDS.time():
+            with tracing.span(SpanName.HASH_SECRET), observability.HASH_SECONDS.time():
                 return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         finally:
             self._queued -= 1

@@ -6,6 +6,7 @@ docs/reference/ tells operators what each of them means.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -292,6 +293,9 @@ RELOADED = "reloaded"
 RELOAD_REFUSED = "reload_refused"
 RESTART_NEEDED = "restart_needed"
 ADMIN_CALL = "admin_call"
+TRACES_STARTED = "traces_started"
+TRACES_UNAVAILABLE = "traces_unavailable"
+TRACES_LOST = "traces_lost"
 
 FIELDS = frozenset(
     {
@@ -330,6 +334,7 @@ FIELDS = frozenset(
         "stale",
         "task",
         "tenant_id",
+        "trace_id",
         "user",
         "user_agent",
         "verify",
@@ -339,6 +344,37 @@ FIELDS = frozenset(
     }
 )
 """The names of the fields that events have, beside event, level, timestamp, logger and exception."""
+
+
+class SpanName(StrEnum):
+    """The parts of a call that have a span of their own; a call's is named for its service and method."""
+
+    READ_RECORD = "read a record"
+    HASH_SECRET = "hash a secret"  # noqa: S105 - the name of a span
+    ASK_LIMIT_STORE = "ask the limit store"
+    BORROW_QUOTA = "borrow of a quota"
+    CHANGE = "change"
+    WAIT_FOR_REPLICAS = "wait for replicas"
+
+
+class TraceAttribute(StrEnum):
+    """The attributes of spans. The first five are OpenTelemetry's."""
+
+    RPC_SYSTEM = "rpc.system"
+    RPC_SERVICE = "rpc.service"
+    RPC_METHOD = "rpc.method"
+    RPC_CODE = "rpc.grpc.status_code"
+    ERROR_TYPE = "error.type"
+    REQUEST_ID = "latchgate.request_id"
+    DECISION = "latchgate.decision"
+    DENIAL_REASON = "latchgate.denial_reason"
+    KEY_ID = "latchgate.key_id"
+    TENANT_ID = "latchgate.tenant_id"
+    REVISION = "latchgate.revision"
+    STALE = "latchgate.stale"
+    CALLER = "latchgate.caller"
+    REPLICAS_CONFIRMED = "latchgate.replicas_confirmed"
+    LEASES_EXPIRED = "latchgate.leases_expired"
 
 
 _OUTCOMES: Sequence[PlainCounter] = [

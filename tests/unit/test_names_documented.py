@@ -1,4 +1,4 @@
-"""docs/reference tells every metric, log event and field that there is, and none that is not."""
+"""docs/reference tells every metric, log event, field, span and attribute that there is, and none that is not."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from latchgate_server import observability
 from latchgate_server.core.model import DenialReason, Question
 from latchgate_server.core.usage import Event
 from latchgate_server.core.verification import Verification
+from latchgate_server.observability import SpanName, TraceAttribute
 from latchgate_server.verify import access_log
 
 SERVER = Path(__file__).parents[2] / "server/latchgate_server"
@@ -121,7 +122,7 @@ def test_every_event_is_documented_with_its_fields() -> None:
 
 
 def test_every_field_is_declared_and_documented() -> None:
-    used = set[str]().union(*documented_events().values()) | {"request_id"}
+    used = set[str]().union(*documented_events().values()) | {"request_id", "trace_id"}
     assert used == observability.FIELDS
     documented = [row[0].strip("`") for row in rows("logs.md") if len(row) == FIELD]
     assert sorted(documented) == sorted(observability.FIELDS | STANDARD)
@@ -130,3 +131,16 @@ def test_every_field_is_declared_and_documented() -> None:
 def access_log_event() -> Event:
     question = Question("192.0.2.1", resource="orders/1", capability="exports", act_as="ada")
     return 0.0, Verification(DenialReason.INVALID_SECRET), question, None
+
+
+def test_every_span_and_attribute_is_documented() -> None:
+    documented = [row[0].strip("`") for row in rows("traces.md") if not row[0].startswith("`OTEL_")]
+    names = [*(name.value for name in SpanName), *(name.value for name in TraceAttribute)]
+    assert sorted(documented) == sorted(["SERVICE/METHOD", *names])
+
+
+def test_every_span_and_attribute_is_made() -> None:
+    code = "".join(path.read_text(encoding="utf-8") for path in SERVER.rglob("*.py"))
+    for kind in (SpanName, TraceAttribute):
+        for name in kind:
+            assert f"{kind.__name__}.{name.name}" in code, name

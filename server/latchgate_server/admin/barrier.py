@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from latchgate_server import observability
+from latchgate_server import observability, tracing
 from latchgate_server.core.errors import CannotDecide, StoreUnavailable
 from latchgate_server.core.ports import Clock
 from latchgate_server.core.replication import (
@@ -23,6 +23,7 @@ from latchgate_server.core.replication import (
     ReplicaTable,
     margin,
 )
+from latchgate_server.observability import SpanName, TraceAttribute
 
 _POLL_SECONDS = 0.05
 
@@ -67,7 +68,16 @@ class Barrier:
         task = asyncio.get_running_loop().create_task(self._wait(revision, timeline))
         self._waits.add(task)
         task.add_done_callback(self._ended)
-        return await asyncio.shield(task)
+        with tracing.span(SpanName.WAIT_FOR_REPLICAS):
+            done = await asyncio.shield(task)
+            tracing.note(
+                {
+                    TraceAttribute.REVISION: done.revision,
+                    TraceAttribute.REPLICAS_CONFIRMED: done.replicas_confirmed,
+                    TraceAttribute.LEASES_EXPIRED: done.leases_expired,
+                }
+            )
+            return done
 
     def close(self) -> None:
         """End the waits whose callers are gone."""

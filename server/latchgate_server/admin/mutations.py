@@ -6,12 +6,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from latchgate_server import tracing
 from latchgate_server.admin.access import Access, Caller
 from latchgate_server.admin.audit import Actor, AuditTrail, Change
 from latchgate_server.admin.barrier import Barrier, Propagation
 from latchgate_server.admin.last_administrator import guard_last_administrator
 from latchgate_server.core.ports import Store, Transaction
 from latchgate_server.hashing import Peppers
+from latchgate_server.observability import SpanName
 
 Result = TypeVar("Result")
 
@@ -45,6 +47,12 @@ class Mutations:
         meanwhile, LastAdministrator where nobody would be left who can administer everything, Overloaded where the
         lock is not to be had, StoreUnavailable.
         """
+        with tracing.span(SpanName.CHANGE):
+            result, revision, timeline = await self._commit(caller, change)
+        return result, await self._barrier.wait(revision, timeline)
+
+    async def _commit(self, caller: Caller, change: Callable[[Mutation], Awaitable[Result]]) -> tuple[Result, int, str]:
+        """What the use case returns, and the revision and timeline to wait for."""
         async with self._store.change(caller.key_id) as transaction:
             admitted = await self._access.admit_again(caller, transaction)
             actor = Actor(key_id=admitted.key_id, address=admitted.address)
@@ -54,4 +62,4 @@ class Mutations:
             await trail.write()
             # What changed nothing waits for the state that it found, which others may not have applied yet.
             revision = transaction.revision - 1 if trail.is_empty else transaction.revision
-        return result, await self._barrier.wait(revision, transaction.timeline)
+        return result, revision, transaction.timeline

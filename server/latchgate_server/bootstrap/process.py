@@ -20,6 +20,7 @@ from latchgate_server.admin.first_administrator import FirstAdministrator, Recov
 from latchgate_server.admin.housekeeping import forget_the_dead, keep_house, keep_usage
 from latchgate_server.admin.mutations import Mutations
 from latchgate_server.admin.renewal import HashRenewal
+from latchgate_server.bootstrap import traces
 from latchgate_server.bootstrap.access import callers_with_keys, listeners, open_tls
 from latchgate_server.bootstrap.control_plane import build_use_cases
 from latchgate_server.bootstrap.data_plane import (
@@ -188,6 +189,7 @@ async def _start(settings: Settings, transport: Transport, stack: AsyncExitStack
     """Build everything from the bottom up; `stack` takes it down again in reverse."""
     peppers = settings.require_peppers()
     clock, entropy = SystemClock(), SystemEntropy()
+    traces.start(stack, entropy.bytes(16).hex())
     tasks = Tasks()
 
     database = await open_database(settings, stack)

@@ -10,7 +10,9 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
+from latchgate_server import tracing
 from latchgate_server.core import errors
+from latchgate_server.observability import TraceAttribute
 from latchgate_server.transport.convert_admin import duration_to
 from latchgate_server.transport.request_ids import REQUEST_ID
 
@@ -65,12 +67,20 @@ _ROWS: Mapping[type[errors.LatchgateError], _Row] = {
     errors.CannotDecide: _Row(_CODE.UNAVAILABLE),
 }
 
+# https://opentelemetry.io/docs/specs/semconv/rpc/grpc/: of a server's spans, what is the caller's mistake is no error.
+_FAILURES = frozenset(
+    {_CODE.UNKNOWN, _CODE.DEADLINE_EXCEEDED, _CODE.UNIMPLEMENTED, _CODE.INTERNAL, _CODE.UNAVAILABLE, _CODE.DATA_LOSS}
+)
+
 
 async def abort(context: Context, error: Exception, request_id: str) -> NoReturn:
     """End the call with what the error becomes on the wire. request_id: by which the log knows the call."""
     code, message, metadata = status_of(error)
     if code is grpc.StatusCode.INTERNAL:
         message = message_of(error, request_id)
+    tracing.note({TraceAttribute.RPC_CODE: code.value[0]})
+    if code in _FAILURES:
+        tracing.note_failure(error)
     await context.abort(code, message, (*metadata, (REQUEST_ID, request_id)))
 
 

@@ -15,7 +15,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from latchgate.envoy.v1 import ext_authz_pb2
-from latchgate_server import observability
+from latchgate_server import observability, tracing
 from latchgate_server.core import bounds
 from latchgate_server.core.credential_sources import CredentialSources, Found
 from latchgate_server.core.errors import CallerKeyRejected, CannotDecide, PermissionMissing
@@ -23,6 +23,7 @@ from latchgate_server.core.http_denials import HttpDenials
 from latchgate_server.core.model import DenialReason, Question
 from latchgate_server.core.ports import Clock, KeyVerifier
 from latchgate_server.core.verification import Verification
+from latchgate_server.observability import TraceAttribute
 from latchgate_server.transport.caller_key import Metadata
 from latchgate_server.transport.callers import Callers
 from latchgate_server.transport.check_request import (
@@ -36,6 +37,7 @@ from latchgate_server.transport.check_response import CheckResponses
 from latchgate_server.transport.errors import Context
 from latchgate_server.transport.request_ids import REQUEST_ID, RequestIds
 from latchgate_server.transport.rpc import report, timed
+from latchgate_server.transport.traced import followed, noting
 
 SERVICE = "envoy.service.auth.v3.Authorization"
 """The name under which Envoy knows the service."""
@@ -87,6 +89,7 @@ class AuthorizationServicer:
         """callers: which Envoys may ask; None: whoever reaches the port."""
         self._verifier = verifier
         self._callers = callers
+        self._noting = noting(verifier)
         self._sources = options.sources
         self._client_ip_header = options.client_ip_header
         self._clock = clock
@@ -108,7 +111,7 @@ class AuthorizationServicer:
         try:
             if self._callers is not None and not self._callers.admits_at_once(metadata, peer):
                 return None
-            return self._answer_from_memory(self._asked(_read(payload)))
+            return self._answer_from_memory(self._verifier, self._asked(_read(payload)))
         except Exception:  # noqa: BLE001 - Check meets the same, and knows what to tell
             return None
 
@@ -120,13 +123,14 @@ class AuthorizationServicer:
                 await self._callers.admit(context)
             asked = self._asked(request)
             is_grpc = asked.is_grpc
-            answer = self._answer_from_memory(asked)
+            answer = self._answer_from_memory(self._noting, asked)
             return self._answer(await self._verify(asked, context), asked) if answer is None else answer
         except (CallerKeyRejected, PermissionMissing):
             # Nothing is said about the request's own key, and no Envoy fails open on this.
             is_grpc = Headers(request.attributes.request.http).is_grpc()
             return self._responses.misconfigured(is_grpc=is_grpc)
-        except TimeoutError:
+        except TimeoutError as error:
+            tracing.note_failure(error)
             observability.UNDECIDED.labels(grpc.StatusCode.DEADLINE_EXCEEDED.name).inc()
             return self._responses.unavailable(_RETRY_SECONDS, is_grpc=is_grpc)
         except Exception as error:  # noqa: BLE001 - whatever it is, the answer is that nothing could be decided
@@ -148,14 +152,14 @@ class AuthorizationServicer:
             question = None
         return _Asked(question, found, headers, headers.is_grpc())
 
-    def _answer_from_memory(self, asked: _Asked) -> bytes | None:
+    def _answer_from_memory(self, verifier: KeyVerifier, asked: _Asked) -> bytes | None:
         """The answer, or None where something else has to be asked."""
         if asked.question is None:
             return self._responses.misconfigured(is_grpc=asked.is_grpc)
         if asked.found.is_ambiguous:
             observability.count_decision(DenialReason.INVALID_API_KEY)
             return self._responses.ambiguous(is_grpc=asked.is_grpc)
-        verification = self._verifier.verify_from_memory(asked.found.credential, asked.question)
+        verification = verifier.verify_from_memory(asked.found.credential, asked.question)
         return None if verification is None else self._answer(verification, asked)
 
     async def _verify(self, asked: _Asked, context: Context) -> Verification:
@@ -164,7 +168,7 @@ class AuthorizationServicer:
         remaining: float | None = context.time_remaining()  # None where there is no deadline, whatever the stubs say
         patience = min(_PATIENCE_SECONDS if remaining is None else remaining, _PATIENCE_SECONDS)
         async with asyncio.timeout(patience - max(_MARGIN_SECONDS, patience * _MARGIN_SHARE)):
-            return await self._verifier.verify(asked.found.credential, asked.question)
+            return await self._noting.verify(asked.found.credential, asked.question)
 
     def _answer(self, verification: Verification, asked: _Asked) -> bytes:
         if verification.denial_reason is None:
@@ -181,6 +185,8 @@ class AuthorizationServicer:
     def _report(self, request: ext_authz_pb2.CheckRequest, error: Exception) -> None:
         """Log what an operator should know of, under the request id that Envoy gave the client's request."""
         request_id = self._request_ids.from_sent(Headers(request.attributes.request.http).values(REQUEST_ID))
+        tracing.note({TraceAttribute.REQUEST_ID: request_id})
+        tracing.note_failure(error)
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             report(_METHOD, error)
 
@@ -194,7 +200,7 @@ class AuthorizationServicer:
 
     def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
         """How the server shall call the service. Responses are serialised already."""
-        check = timed(_METHOD, self.Check, self._clock)
+        check = timed(_METHOD, followed(SERVICE, _METHOD, self.Check), self._clock)
         return {_METHOD: grpc.unary_unary_rpc_method_handler(check, request_deserializer=_read)}
 
 

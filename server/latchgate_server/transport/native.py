@@ -20,7 +20,7 @@ import pygrpc_native.aio
 from google.protobuf.message import DecodeError
 from pygrpc_native import NativeGrpcFront
 
-from latchgate_server import observability
+from latchgate_server import observability, tracing
 from latchgate_server.core.errors import Overloaded
 from latchgate_server.core.ports import Clock
 from latchgate_server.counting import PlainHistogram
@@ -56,6 +56,7 @@ class NativeServer(pygrpc_native.aio.Server):
     def __init__(self, clock: Clock, options: Sequence[tuple[str, Any]]) -> None:
         super().__init__(options=options, io_threads=_IO_THREADS)
         self._clock = clock
+        self._is_traced = tracing.is_on()
         self._admission = Admission()
         self._arrived = 0  # counted by the thread that waits for events alone
         self._taken_up = 0  # counted by the event loop's alone
@@ -147,12 +148,13 @@ class NativeServer(pygrpc_native.aio.Server):
     ) -> tuple[list[tuple[int, bytes, PlainHistogram]], list[tuple[Any, ...]]]:
         """The answers that can be given at once, each with where to note its latency, and the other calls."""
         answered, others = [], []
-        at_once, longest = self._at_once, self._receive_limit
+        at_once, longest, is_traced = self._at_once, self._receive_limit, self._is_traced
         assert longest is not None
         for event in events:
             _, call_id, method_id, payload, _, details = event
             known = None if payload is None or len(payload) > longest else at_once.get(method_id)
-            if known is None:
+            # A call of a trace goes to its handler, which makes a span.
+            if known is None or (is_traced and tracing.is_followed(details[0])):
                 others.append(event)
                 continue
             answer, latency = known

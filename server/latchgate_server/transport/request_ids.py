@@ -13,7 +13,9 @@ from typing import Any
 import grpc
 import structlog
 
+from latchgate_server import tracing
 from latchgate_server.core.ports import Entropy
+from latchgate_server.observability import TraceAttribute
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -43,7 +45,12 @@ class RequestIds:
 
     @contextmanager
     def noted(self, context: _Context) -> Iterator[str]:
-        """Put the id of a call on every line that is logged for it. Gives the id."""
+        """Put the id of a call, and of its trace, on every line that is logged for it. Gives the id."""
         request_id = self.of(context)
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            yield request_id
+        tracing.note({TraceAttribute.REQUEST_ID: request_id})
+        if trace_id := tracing.trace_id():
+            with structlog.contextvars.bound_contextvars(request_id=request_id, trace_id=trace_id):
+                yield request_id
+        else:
+            with structlog.contextvars.bound_contextvars(request_id=request_id):
+                yield request_id

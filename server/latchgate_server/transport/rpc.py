@@ -9,7 +9,8 @@ from typing import NoReturn, TypeVar
 import grpc
 import structlog
 
-from latchgate_server import observability
+from latchgate.v1 import admin_service_pb2
+from latchgate_server import observability, tracing
 from latchgate_server.admin.access import Access, Caller
 from latchgate_server.core import bounds
 from latchgate_server.core.errors import (
@@ -22,11 +23,13 @@ from latchgate_server.core.errors import (
 )
 from latchgate_server.core.model import DenialReason
 from latchgate_server.core.ports import Clock
+from latchgate_server.observability import TraceAttribute
 from latchgate_server.transport.caller_key import caller_key, peer_address, values_of
 from latchgate_server.transport.errors import Context, abort, code_of
 from latchgate_server.transport.request_ids import REQUEST_ID, RequestIds
 
 ON_BEHALF_OF = "x-latchgate-on-behalf-of"
+_SERVICE = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 
 Servicer = TypeVar("Servicer", bound="AdmitsAdministrators")
 Request = TypeVar("Request")
@@ -68,15 +71,20 @@ def admin_rpc(
     @functools.wraps(handler)
     async def call(self: Servicer, request: Request, context: Context) -> Response:
         began, caller = self.now(), None
-        with self.request_ids.noted(context) as request_id:
+        with (
+            tracing.server_span(_SERVICE, method, tuple(context.invocation_metadata() or ())),
+            self.request_ids.noted(context) as request_id,
+        ):
             try:
                 caller = await self.admit(method, context)
+                tracing.note({TraceAttribute.CALLER: caller.key_id, TraceAttribute.TENANT_ID: caller.tenant_id})
                 response = await handler(self, request, caller)
             except Exception as error:  # noqa: BLE001 - whatever it is, no client sees a stack trace
                 report(method, error)
                 _note_admin_call(method, caller, code_of(error), self.now() - began)
                 await abort(context, error, request_id)
             _note_admin_call(method, caller, grpc.StatusCode.OK, self.now() - began)
+            tracing.note({TraceAttribute.RPC_CODE: grpc.StatusCode.OK.value[0]})
             context.set_trailing_metadata(((REQUEST_ID, request_id),))
             return response
 

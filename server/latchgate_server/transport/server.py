@@ -15,7 +15,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from latchgate.v1 import admin_service_pb2, admin_service_pb2_grpc, verify_service_pb2
+from latchgate.v1 import admin_service_pb2, admin_service_pb2_grpc
 from latchgate_server.core.ports import Clock
 from latchgate_server.transport.admin_service import AdminServicer
 from latchgate_server.transport.caller_key import Metadata
@@ -25,9 +25,9 @@ from latchgate_server.transport.ext_authz import SERVICE as AUTHORIZATION_SERVIC
 from latchgate_server.transport.ext_authz import AuthorizationServicer
 from latchgate_server.transport.grpcio import GrpcioServer
 from latchgate_server.transport.health_service import Health
-from latchgate_server.transport.verify_service import VerifyServicer
+from latchgate_server.transport.verify_service import SERVICE, VerifyServicer
 
-VERIFY_SERVICE = verify_service_pb2.DESCRIPTOR.services_by_name["VerifyService"].full_name
+VERIFY_SERVICE = SERVICE
 ADMIN_SERVICE = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 
 _MEBIBYTE = 1024 * 1024

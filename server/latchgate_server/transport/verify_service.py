@@ -20,7 +20,10 @@ from latchgate_server.transport.convert_verify import UNDECIDED, batch_to, quest
 from latchgate_server.transport.errors import Context, code_of, message_of
 from latchgate_server.transport.request_ids import REQUEST_ID, RequestIds
 from latchgate_server.transport.rpc import fail, report, timed
+from latchgate_server.transport.traced import followed, noting
 from latchgate_server.transport.watch_keys import KeyWatching
+
+SERVICE = verify_service_pb2.DESCRIPTOR.services_by_name["VerifyService"].full_name
 
 # How many entries of a batch are decided before others get their turn: well under a millisecond's worth.
 _STRETCH = 64
@@ -44,6 +47,7 @@ class VerifyServicer:
     ) -> None:
         """callers: who may ask for decisions; None: whoever reaches the port."""
         self._verifier = verifier
+        self._noting = noting(verifier)
         self._clock = clock
         self._request_ids = request_ids
         self._watching = watching
@@ -55,8 +59,8 @@ class VerifyServicer:
         try:
             if self._callers is not None:
                 await self._callers.admit(context)
-            response = self._from_memory(request)
-            return await self._verify(request) if response is None else response
+            response = _from_memory(self._noting, request)
+            return await _verify(self._noting, request) if response is None else response
         except Exception as error:  # noqa: BLE001 - whatever it is, no client sees a stack trace
             return await fail(context, "Verify", error, self._request_ids)
 
@@ -68,7 +72,7 @@ class VerifyServicer:
         try:
             if self._callers is not None and not self._callers.admits_at_once(metadata, peer):
                 return None
-            return self._from_memory(_REQUEST.FromString(payload))
+            return _from_memory(self._verifier, _REQUEST.FromString(payload))
         except Exception:  # noqa: BLE001 - Verify meets the same, and knows what to tell
             return None
 
@@ -104,7 +108,7 @@ class VerifyServicer:
             if place % _STRETCH == _STRETCH - 1:
                 await asyncio.sleep(0)  # others want their turn
             try:
-                response = self._from_memory(one)
+                response = _from_memory(self._verifier, one)
             except Exception as error:  # noqa: BLE001 - one entry's error is not the others'
                 errors[place] = _batch_error(error, request_id)
                 continue
@@ -113,7 +117,9 @@ class VerifyServicer:
             else:
                 responses[place] = response
         # All of them ask the loader before it sends its next query, so that one query answers for all.
-        outcomes = await asyncio.gather(*(self._verify(requests[place]) for place in slow), return_exceptions=True)
+        outcomes = await asyncio.gather(
+            *(_verify(self._verifier, requests[place]) for place in slow), return_exceptions=True
+        )
         for place, outcome in zip(slow, outcomes, strict=True):
             if isinstance(outcome, bytes):
                 responses[place] = outcome
@@ -123,23 +129,14 @@ class VerifyServicer:
                 raise outcome
         return batch_to(responses, errors)
 
-    def _from_memory(self, request: verify_service_pb2.VerifyRequest) -> bytes | None:
-        verification = self._verifier.verify_from_memory(request.key, question_from(request), request.at_least_revision)
-        return None if verification is None else _told(verification)
-
-    async def _verify(self, request: verify_service_pb2.VerifyRequest) -> bytes:
-        question = question_from(request)
-        return _told(await self._verifier.verify(request.key, question, request.at_least_revision))
-
     def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
         """How the server shall call each RPC of VerifyService."""
+        verify = timed("Verify", followed(SERVICE, "Verify", self.Verify), self._clock)
+        batch_verify = timed("BatchVerify", followed(SERVICE, "BatchVerify", self.BatchVerify), self._clock)
         return {
-            "Verify": grpc.unary_unary_rpc_method_handler(
-                timed("Verify", self.Verify, self._clock), request_deserializer=_REQUEST.FromString
-            ),
+            "Verify": grpc.unary_unary_rpc_method_handler(verify, request_deserializer=_REQUEST.FromString),
             "BatchVerify": grpc.unary_unary_rpc_method_handler(
-                timed("BatchVerify", self.BatchVerify, self._clock),
-                request_deserializer=verify_service_pb2.BatchVerifyRequest.FromString,
+                batch_verify, request_deserializer=verify_service_pb2.BatchVerifyRequest.FromString
             ),
             "WatchKeys": grpc.stream_stream_rpc_method_handler(
                 self._watching.serve,
@@ -147,6 +144,16 @@ class VerifyServicer:
                 response_serializer=verify_service_pb2.WatchKeysResponse.SerializeToString,
             ),
         }
+
+
+def _from_memory(verifier: KeyVerifier, request: verify_service_pb2.VerifyRequest) -> bytes | None:
+    verification = verifier.verify_from_memory(request.key, question_from(request), request.at_least_revision)
+    return None if verification is None else _told(verification)
+
+
+async def _verify(verifier: KeyVerifier, request: verify_service_pb2.VerifyRequest) -> bytes:
+    question = question_from(request)
+    return _told(await verifier.verify(request.key, question, request.at_least_revision))
 
 
 def _told(verification: Verification) -> bytes:

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from latchgate_server import observability
+from latchgate_server import observability, tracing
 from latchgate_server.core.charging import Charge, HeldRate, Limits, LimitStatus
 from latchgate_server.core.errors import CannotDecide, Overloaded, StoreUnavailable
 from latchgate_server.core.limit_stores import Charged, RateStore
 from latchgate_server.core.model import DenialReason
 from latchgate_server.core.ports import Clock
 from latchgate_server.core.rate import admits, remaining, retry_after
+from latchgate_server.observability import SpanName
 from latchgate_server.verify.quotas import Borrowed, Quotas
 from latchgate_server.verify.rates import LocalRates, Wait
 
@@ -44,7 +45,7 @@ class SharedRates:
     async def charge(self, limits: Limits, need: int, take: int) -> Charged | None:
         """What the store says; None where it is lost and each process counts for itself."""
         try:
-            with observability.LIMIT_STORE_SECONDS.time():
+            with tracing.span(SpanName.ASK_LIMIT_STORE), observability.LIMIT_STORE_SECONDS.time():
                 charged = await self._store.charge(limits.rates, need, take)
         except CannotDecide as error:
             self._note_loss(error)
@@ -106,7 +107,8 @@ class LimitCharger:
             held = self._quotas.known(limits.quotas, cost or 1, now)
             if held is not None:
                 break
-            await self._quotas.borrow(limits.quotas, cost or 1)
+            with tracing.span(SpanName.BORROW_QUOTA):
+                await self._quotas.borrow(limits.quotas, cost or 1)
         else:
             raise Overloaded("others keep taking what is left of a quota")
         # No await since the quotas were found: what is held of them is still there.

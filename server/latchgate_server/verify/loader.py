@@ -11,9 +11,10 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from latchgate_server import observability
+from latchgate_server import observability, tracing
 from latchgate_server.core.errors import CannotDecide, Overloaded
 from latchgate_server.core.ports import Reader
+from latchgate_server.observability import SpanName
 from latchgate_server.verify.cache import Entry, RecordCache
 
 BATCH = 1_000  # of one BatchVerify all misses fit
@@ -56,8 +57,9 @@ class RecordLoader:
             future = asyncio.get_running_loop().create_future()
             self._waiting[key_id] = future
             self._start_query()
-        # Whoever gives up must not take the others' answer away.
-        return await asyncio.shield(future)
+        with tracing.span(SpanName.READ_RECORD):
+            # Whoever gives up must not take the others' answer away.
+            return await asyncio.shield(future)
 
     async def read_forms(self, digest: Callable[[str], bytes]) -> None:
         """Read into the cache's filter what forms of imported keys it lacks.
