@@ -39,7 +39,7 @@ _OTHER_VARIABLES = frozenset(
     for name in (
         "CONFIG",
         *("ADMIN_ADDRESS", "VERIFY_ADDRESS"),
-        *("ADMIN_KEY", "ADMIN_KEY_FILE", "VERIFY_KEY", "VERIFY_KEY_FILE"),
+        *("ADMIN_KEY", "ADMIN_KEY_FILE", "VERIFY_KEY", "VERIFY_KEY_FILE", "METRICS_ADDRESS"),
         *("CA", "SERVER_NAME", "CLIENT_CERT", "CLIENT_KEY"),
     )
 )

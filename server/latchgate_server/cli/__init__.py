@@ -35,6 +35,7 @@ def _add_client_commands(app: typer.Typer) -> None:
         plans,
         roles,
         tenants,
+        top,
         verify,
     )
 
@@ -46,6 +47,7 @@ def _add_client_commands(app: typer.Typer) -> None:
     app.add_typer(audit.app, name="audit")
     verify.register(app)
     envoy_config.register(app)
+    top.register(app)
 
 
 def main() -> None:
