@@ -13,6 +13,7 @@ from latchgate.client import TIMEOUT
 from latchgate.connection import TLS, metadata_of, open_aio_channel
 from latchgate.errors import CallFailed, call_failed
 from latchgate.queries import BATCH_SIZE, answers_from, batches_of
+from latchgate.reaching import explained_aio
 from latchgate.results import Query, Question, Verification, verification_from
 from latchgate.retries import Retries
 from latchgate.v1 import verify_service_pb2_grpc
@@ -36,6 +37,7 @@ class AsyncClient:
         tls: TLS | None = None,
     ) -> None:
         self._address = address
+        self._tls = tls
         self._channel = open_aio_channel(address, tls)
         self._stub: Any = verify_service_pb2_grpc.VerifyServiceStub(self._channel)
         self._metadata = metadata_of(key)
@@ -102,7 +104,7 @@ class AsyncClient:
                 return response
             pause = self._retries.pause(failed, attempt, cost)
             if pause is None or loop.time() + pause >= deadline:
-                raise failed from None
+                raise await explained_aio(failed, self._channel, self._address, self._tls) from None
             await asyncio.sleep(pause)
 
 

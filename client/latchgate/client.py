@@ -12,6 +12,7 @@ import grpc
 from latchgate.connection import TLS, metadata_of, open_channel
 from latchgate.errors import CallFailed, call_failed
 from latchgate.queries import BATCH_SIZE, answers_from, batches_of
+from latchgate.reaching import explained
 from latchgate.results import Query, Question, Verification, verification_from
 from latchgate.retries import Retries
 from latchgate.v1 import verify_service_pb2_grpc
@@ -31,6 +32,7 @@ class Client:
         self, address: str, *, key: str | None = None, timeout: float = TIMEOUT, tls: TLS | None = None
     ) -> None:
         self._address = address
+        self._tls = tls
         self._channel = open_channel(address, tls)
         self._stub: Any = verify_service_pb2_grpc.VerifyServiceStub(self._channel)
         self._metadata = metadata_of(key)
@@ -91,5 +93,5 @@ class Client:
                 return response
             pause = self._retries.pause(failed, attempt, cost)
             if pause is None or time.monotonic() + pause >= deadline:
-                raise failed from None
+                raise explained(failed, self._channel, self._address, self._tls) from None
             time.sleep(pause)

@@ -28,17 +28,25 @@ _OPTIONS: Sequence[tuple[str, Any]] = (
 class TLS:
     """How to speak TLS. Each is a file in PEM form.
 
-    ca: who may have signed the server's certificate; None: whom the system trusts. cert, key: the client's own, for a
-    server that asks for one.
+    ca: who may have signed the server's certificate; None: the public authorities that gRPC comes with. cert, key: the
+    client's own, for a server that asks for one. server_name: a name that the server's certificate is for, where it is
+    reached by another one.
     """
 
     ca: Path | str | None = None
     cert: Path | str | None = None
     key: Path | str | None = field(default=None, repr=False)
+    server_name: str | None = None
 
     def credentials(self) -> grpc.ChannelCredentials:
         """For a channel. Raises OSError where a file cannot be read."""
         return grpc.ssl_channel_credentials(_read(self.ca), _read(self.key), _read(self.cert))
+
+    def options(self) -> Sequence[tuple[str, Any]]:
+        """For a channel."""
+        if self.server_name is None:
+            return _OPTIONS
+        return (*_OPTIONS, ("grpc.ssl_target_name_override", self.server_name))
 
 
 def _read(path: Path | str | None) -> bytes | None:
@@ -49,14 +57,14 @@ def open_channel(address: str, tls: TLS | None) -> grpc.Channel:
     """A channel for calls that block. address: `HOST:PORT` or `unix:PATH`."""
     if tls is None:
         return grpc.insecure_channel(address, options=_OPTIONS)
-    return grpc.secure_channel(address, tls.credentials(), options=_OPTIONS)
+    return grpc.secure_channel(address, tls.credentials(), options=tls.options())
 
 
 def open_aio_channel(address: str, tls: TLS | None) -> grpc.aio.Channel:
     """The same for asyncio."""
     if tls is None:
         return grpc.aio.insecure_channel(address, options=_OPTIONS)
-    return grpc.aio.secure_channel(address, tls.credentials(), options=_OPTIONS)
+    return grpc.aio.secure_channel(address, tls.credentials(), options=tls.options())
 
 
 def metadata_of(key: str | None) -> tuple[tuple[str, str], ...]:

@@ -17,6 +17,7 @@ from tests.support.server import environment, run_command
         (),
         ("--latchgate", "unix:/run/latchgate/verify.sock", "--upstream", "orders.internal:8080"),
         ("--listen", "[::]:8443", "--admin", "[::1]:9000", "--latchgate", "[2001:db8::1]:50051"),
+        ("--key-variable", "LATCHGATE_VERIFY_KEY"),
     ],
 )
 def test_envoy_loads_what_is_printed(options: tuple[str, ...]) -> None:
@@ -37,6 +38,22 @@ def test_a_malformed_address_is_wrong_usage(option: str, address: str) -> None:
     ran = CliRunner().invoke(application(), ["envoy-config", option, address])
     assert ran.exit_code == 2
     assert "is not HOST:PORT" in ran.output
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--cert", "c.pem"), "a certificate needs --cert and --key"),
+        (("--ca", "ca.pem", "--key", "k.pem"), "a certificate needs --cert and --key"),
+        (("--cert", "c.pem", "--key", "k.pem"), "it needs --ca"),
+        (("--server-name", "latchgate.test"), "it needs --ca"),
+        (("--key-variable", "A B"), "is no name of a variable"),
+    ],
+)
+def test_tls_by_halves_is_wrong_usage(options: tuple[str, ...], told: str) -> None:
+    ran = CliRunner().invoke(application(), ["envoy-config", *options])
+    assert ran.exit_code == 2
+    assert told in ran.output
 
 
 def test_a_fault_in_a_configuration_is_seen() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import http.client
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -68,10 +69,10 @@ def printed_config(*options: str) -> str:
     return done.stdout
 
 
-def bootstrap(upstream: str, latchgate: str) -> Config:
-    """The configuration of `latchgate envoy-config`, on free ports."""
+def bootstrap(upstream: str, latchgate: str, *more: str) -> Config:
+    """The configuration of `latchgate envoy-config`, on free ports. more: options."""
     options = ("--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--upstream", upstream, "--latchgate", latchgate)
-    config: Config = yaml.safe_load(printed_config(*options))
+    config: Config = yaml.safe_load(printed_config(*options, *more))
     return config
 
 
@@ -129,8 +130,10 @@ def add_cluster(config: Config, like: str, name: str, address: str) -> Config:
 class Envoy:
     """Envoy as a process. Use as a context: it ends with it."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, environment: Mapping[str, str] | None = None) -> None:
+        """environment: variables beside this process's own."""
         self._config = config
+        self._environment = environment or {}
         self._ports: dict[str, int] = {}
         self.admin_address = ""
 
@@ -144,6 +147,7 @@ class Envoy:
         self._process = subprocess.Popen(
             [str(binary()), "-c", str(folder / "envoy.json"), "--admin-address-path", str(address_file), *options],
             stderr=subprocess.DEVNULL,
+            env=os.environ | self._environment,
         )
         try:
             self._wait(address_file)

@@ -16,9 +16,6 @@ READ_TIMEOUT = 15.0
 CHANGE_TIMEOUT = 90.0
 """Seconds for a change: it waits for replicas that are gone until their leases, of up to 30 seconds, have run out."""
 
-HEALTH = "/grpc.health.v1.Health/Check"
-"""What every server answers, whoever asks; an empty message asks for the whole of it."""
-
 M = TypeVar("M", bound=Callable[..., Any])
 
 

@@ -11,10 +11,11 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 import grpc
 
 from latchgate.admin import imports, key_states, keys, plans, records, roles, rotation, support, tenants
-from latchgate.admin.binding import CHANGE_TIMEOUT, HEALTH, READ_TIMEOUT, admin_call_failed, named_after
+from latchgate.admin.binding import CHANGE_TIMEOUT, READ_TIMEOUT, admin_call_failed, named_after
 from latchgate.admin.calls import Call, Listing, Page
 from latchgate.connection import TLS, metadata_of, open_channel, owner_metadata
 from latchgate.errors import CallFailed, Unavailable
+from latchgate.reaching import HEALTH, explained
 from latchgate.retries import Retries
 from latchgate.v1 import admin_service_pb2_grpc
 
@@ -84,6 +85,7 @@ class AdminClient:
         self._timeout = timeout
         self._change_timeout = change_timeout
         self._retries = Retries()
+        self._tls = tls
         self._channel = open_channel(address, tls)
         self._stub: Any = admin_service_pb2_grpc.AdminServiceStub(self._channel)
         self._health: Any = self._channel.unary_unary(HEALTH)
@@ -192,5 +194,5 @@ class AdminClient:
                 return response
             pause = self._retries.pause(failed, attempt, cost=0) if repeatable else None
             if pause is None or time.monotonic() + pause >= deadline:
-                raise failed from None
+                raise explained(failed, self._channel, self._address, self._tls) from None
             time.sleep(pause)
