@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from benchmarks import batch, cold, envoy, flood, growth, hot, latency, memory, overload, revoke, start, workers
+from benchmarks import (
+    batch,
+    coalesce,
+    cold,
+    envoy,
+    flood,
+    growth,
+    hot,
+    latency,
+    memory,
+    overload,
+    revoke,
+    start,
+    workers,
+)
 from benchmarks.house import Bench
 from benchmarks.report import Figure
 
@@ -17,6 +31,7 @@ ROWS: Mapping[str, Measure] = {
     "denied": hot.run,
     "transport": hot.run,
     "batch": batch.run,
+    "coalesce": coalesce.run,
     "cold": cold.run,
     "flood": flood.run,
     "memory": memory.run,

@@ -143,6 +143,11 @@ class Verification:
         return self
 
 
+# Made once: every decision about a key with limits looks names up.
+_KINDS = {number: name.removeprefix("KIND_").lower() for name, number in decision_pb2.LimitStatus.Kind.items()}
+_HOLDERS = {number: name.removeprefix("HOLDER_").lower() for name, number in decision_pb2.LimitStatus.Holder.items()}
+
+
 def verification_from(response: verify_service_pb2.VerifyResponse) -> Verification:
     """The decision that a response holds. One without a decision allows nothing."""
     allowed = response.decision == decision_pb2.DECISION_ALLOW
@@ -169,7 +174,7 @@ def _identity_from(message: decision_pb2.Identity) -> Identity:
         permissions=tuple(message.permissions),
         capabilities=tuple(message.capabilities),
         resources=tuple(message.resources),
-        claims=object_of(message.claims),
+        claims=object_of(message.claims) if message.HasField("claims") else {},
         environment=message.environment,
         tags=dict(message.tags),
         expire_time=message.expire_time.ToDatetime(UTC) if message.HasField("expire_time") else None,
@@ -180,8 +185,8 @@ def limit_status_from(message: decision_pb2.LimitStatus) -> LimitStatus:
     """Where a limit stands."""
     return LimitStatus(
         name=message.name,
-        kind=name_of(decision_pb2.LimitStatus.Kind, message.kind, "KIND_").lower(),
-        holder=name_of(decision_pb2.LimitStatus.Holder, message.holder, "HOLDER_").lower(),
+        kind=_KINDS.get(message.kind) or str(message.kind),
+        holder=_HOLDERS.get(message.holder) or str(message.holder),
         limit=message.limit,
         remaining=message.remaining,
         reset_after=seconds_of(message.reset_after) if message.HasField("reset_after") else None,
