@@ -13,6 +13,8 @@ _OPTIONS: Sequence[tuple[str, Any]] = (
     # A connection that died without a word is noticed within half a minute, and calls go over another.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    # Other pings than those for keepalive hold these back, and would be waited for a minute.
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),

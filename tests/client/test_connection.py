@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from latchgate import AdminClient, AsyncClient, Client, Unavailable
+from latchgate import AdminClient, AsyncClient, Client, Unavailable, connection
 from tests.client.blocking import open_admin
 from tests.support.postgres import Postgres
 from tests.support.server import ServerProcess, make_root_key
@@ -105,3 +108,66 @@ def test_a_unix_socket_is_as_good_as_a_port(database: tuple[str, str]) -> None:
                     assert client.verify(made.key_string).allowed
     finally:
         shutil.rmtree(folder)
+
+
+class _Network:
+    """A network that can go silent for the connections that there are; later ones pass."""
+
+    def __init__(self, address: str) -> None:
+        host, port = address.split(":")
+        self._target = (host, int(port))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._silent: set[socket.socket] = set()
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def fall_silent(self) -> None:
+        self._silent.update(self._open)
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        for one in (self._listener, *self._open):
+            one.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                pair = self._listener.accept()[0], socket.create_connection(self._target)
+                self._open += pair
+                for source, target in (pair, pair[::-1]):
+                    threading.Thread(target=self._pass_on, args=(source, target), daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65_536):
+                if source not in self._silent:
+                    target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+
+def test_a_connection_that_died_without_a_word_is_replaced(
+    database: tuple[str, str], server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At twenty times the pace: what takes half a minute takes one and a half seconds."""
+    faster = [
+        (name, value // 20 if "ping_timeout" in name or "keepalive" in name else value)
+        for name, value in connection._OPTIONS
+    ]
+    monkeypatch.setattr(connection, "_OPTIONS", faster)
+    key, network = allowed_key(database, server), _Network(server.verify_address)
+    try:
+        with Client(network.address, timeout=0.5) as client:
+            assert client.verify(key).allowed
+            network.fall_silent()
+            deadline = time.monotonic() + 20
+            allowed = False
+            while not allowed and time.monotonic() < deadline:
+                with suppress(Unavailable):
+                    allowed = client.verify(key).allowed
+            assert allowed
+    finally:
+        network.close()
