@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from latchgate_server.admin.access import Caller, require_visible
 from latchgate_server.core.charging import Charge
 from latchgate_server.core.errors import CannotDecide, ResourceNotFound
+from latchgate_server.core.limit_stores import ChargesLimits
 from latchgate_server.core.model import DenialReason, Key, Question, Quota, RateLimit
 from latchgate_server.core.permissions import render_requirement
 from latchgate_server.core.policy import CHECKS
-from latchgate_server.core.ports import ChargesLimits, Clock, Reader
+from latchgate_server.core.ports import Clock, Reader
 from latchgate_server.core.record import Record
 
 

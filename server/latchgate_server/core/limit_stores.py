@@ -1,11 +1,14 @@
-"""Where processes keep together what has been taken of limits, as protocols. storage/ implements them."""
+"""Who charges limits, and where processes keep together what has been taken of them, as protocols.
+
+verify/ implements the first, storage/ the others.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from latchgate_server.core.charging import HeldQuota, HeldRate
+from latchgate_server.core.charging import Charge, HeldQuota, HeldRate, Limits
 
 
 class PortionWanted(NamedTuple):
@@ -73,4 +76,19 @@ class RateStore(Protocol):
         The buckets are of one tenant. Raises CannotDecide where the store does not answer, and then may have taken or
         not.
         """
+        ...
+
+
+class ChargesLimits(Protocol):
+    """What a verification asks once every other check has passed."""
+
+    def charge_from_memory(self, limits: Limits, cost: int) -> Charge | None:
+        """Take the cost of every limit if each has it left; None where somebody else must be asked.
+
+        cost: 0 sees whether each has 1 left, and takes nothing.
+        """
+        ...
+
+    async def charge(self, limits: Limits, cost: int) -> Charge:
+        """The same, whoever must be asked. Raises CannotDecide."""
         ...

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from latchgate_server.core.charging import Charge, HeldLimit, Limits
+from latchgate_server.core.charging import HeldLimit
 from latchgate_server.core.errors import CannotDecide
 from latchgate_server.core.model import Key, KeyState, Plan, Question, Role, SecretHash, Tenant
 from latchgate_server.core.record import Record
@@ -354,29 +354,6 @@ class KeyVerifier(Protocol):
 
     async def identify(self, key_string: str, client_ip: str) -> Record | None:
         """The record of the key that the credential proves, whatever it may be used for; None where it proves none."""
-        ...
-
-
-class ChargesLimits(Protocol):
-    """What a verification asks once every other check has passed."""
-
-    def charge_from_memory(self, limits: Limits, cost: int) -> Charge | None:
-        """Take the cost of every limit if each has it left; None where somebody else must be asked.
-
-        cost: 0 sees whether each has 1 left, and takes nothing.
-        """
-        ...
-
-    async def charge(self, limits: Limits, cost: int) -> Charge:
-        """The same, whoever must be asked. Raises CannotDecide."""
-        ...
-
-
-class RecordsUsage(Protocol):
-    """Whoever keeps account of decisions."""
-
-    def record(self, verification: Verification, question: Question, record: Record | None) -> None:
-        """Note a decision. record: of the key that was asked for, None where there is none."""
         ...
 
 

@@ -29,6 +29,14 @@ Event = tuple[float, Verification, Question, Record | None]
 """When (Unix seconds), what was decided on which question, and the key that was asked for, where it exists."""
 
 
+class RecordsUsage(Protocol):
+    """Whoever keeps account of decisions."""
+
+    def record(self, verification: Verification, question: Question, record: Record | None) -> None:
+        """Note a decision. record: of the key that was asked for, None where there is none."""
+        ...
+
+
 class Use(NamedTuple):
     """One use, to be written. time: Unix seconds. outcome: ALLOWED, or the number of a DenialReason."""
 

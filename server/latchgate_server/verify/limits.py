@@ -66,7 +66,7 @@ class SharedRates:
 
 
 class LimitCharger:
-    """Implements ports.ChargesLimits."""
+    """Implements limit_stores.ChargesLimits."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class LimitCharger:
         return len(self._rates)
 
     def charge_from_memory(self, limits: Limits, cost: int) -> Charge | None:
-        """See ports.ChargesLimits."""
+        """See limit_stores.ChargesLimits."""
         if limits.rates and self._shared is not None:
             if self._shared.is_worth_asking():
                 return None
@@ -101,7 +101,7 @@ class LimitCharger:
         return None if held is None else self._charge_here(limits, held, cost, now)
 
     async def charge(self, limits: Limits, cost: int) -> Charge:
-        """See ports.ChargesLimits."""
+        """See limit_stores.ChargesLimits."""
         for _ in range(_ATTEMPTS):
             now = self._clock.monotonic()
             held = self._quotas.known(limits.quotas, cost or 1, now)

@@ -16,6 +16,7 @@ from latchgate_server.core.errors import CannotDecide, Overloaded
 from latchgate_server.core.ports import Reader
 from latchgate_server.observability import SpanName
 from latchgate_server.verify.cache import Entry, RecordCache
+from latchgate_server.verify.waiting import fail
 
 BATCH = 1_000  # of one BatchVerify all misses fit
 QUERIES_AT_ONCE = 2
@@ -97,7 +98,7 @@ class RecordLoader:
         except BaseException as error:
             for future in batch.values():
                 # Only `close` ends a query; whoever waits for it was not cancelled themselves.
-                _fail(future, error if isinstance(error, Exception) else _closed())
+                fail(future, error if isinstance(error, Exception) else _closed())
             if not isinstance(error, Exception):
                 raise
 
@@ -111,7 +112,7 @@ class RecordLoader:
             try:
                 entry = self._cache.finish_load(life, key_id, loaded)
             except CannotDecide as error:
-                _fail(future, error)
+                fail(future, error)
             else:
                 if not future.done():
                     future.set_result(LoadedEntry(entry, loaded.revision))
@@ -125,14 +126,8 @@ class RecordLoader:
         await asyncio.gather(*queries, return_exceptions=True)
         waiting, self._waiting = self._waiting, {}
         for future in waiting.values():
-            _fail(future, _closed())
+            fail(future, _closed())
 
 
 def _closed() -> CannotDecide:
     return CannotDecide("this server is shutting down; ask another one, or this one when it is back")
-
-
-def _fail(future: asyncio.Future[LoadedEntry], error: BaseException) -> None:
-    if not future.done():
-        future.set_exception(error)
-        future.exception()  # nobody may be waiting any more; that is no leak worth a warning

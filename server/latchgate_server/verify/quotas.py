@@ -20,6 +20,7 @@ from latchgate_server.core.charging import HeldQuota
 from latchgate_server.core.errors import CannotDecide, Overloaded
 from latchgate_server.core.limit_stores import Portion, PortionWanted, QuotaLedger, Unspent
 from latchgate_server.core.ports import Clock
+from latchgate_server.verify.waiting import fail
 
 _FIRST_SIZE = 16
 _LARGEST_SIZE = 1_000_000
@@ -147,7 +148,7 @@ class Quotas:
                 await self._ask_for(batch)
             except BaseException as error:
                 for wish in batch:
-                    _fail(wish.granted, error)
+                    fail(wish.granted, error)
                 if not isinstance(error, Exception):
                     raise
             else:
@@ -232,9 +233,3 @@ def _can_tell(borrowed: Borrowed, cost: int, now: float) -> bool:
     if borrowed.left >= cost:
         return True
     return borrowed.left + borrowed.elsewhere < cost and now < borrowed.asked_at + _REFUSAL_SECONDS
-
-
-def _fail(future: asyncio.Future[None], error: BaseException) -> None:
-    if not future.done():
-        future.set_exception(error)
-        future.exception()  # nobody may be waiting any more; that is no leak worth a warning

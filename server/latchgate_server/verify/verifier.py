@@ -9,10 +9,12 @@ from typing import NamedTuple
 from latchgate_server.core import key_format
 from latchgate_server.core.charging import NO_CHARGE, Charge
 from latchgate_server.core.errors import RevisionNotReached
+from latchgate_server.core.limit_stores import ChargesLimits
 from latchgate_server.core.model import DenialReason, HashProfile, Question
 from latchgate_server.core.policy import decide
-from latchgate_server.core.ports import ChargesLimits, Clock, RecordsUsage, RenewsHashes
+from latchgate_server.core.ports import Clock, RenewsHashes
 from latchgate_server.core.record import Record
+from latchgate_server.core.usage import RecordsUsage
 from latchgate_server.core.verification import Verification
 from latchgate_server.hashing import SecretHasher
 from latchgate_server.verify.cache import Entry, RecordCache
