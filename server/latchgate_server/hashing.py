@@ -142,7 +142,7 @@ class SecretHasher:
         self._peppers = peppers
         self._tag_key = tag_key
         self._entropy = entropy
-        self._memory_key = entropy.bytes(32)
+        self._memory_digest = hashlib.blake2b(digest_size=16, key=entropy.bytes(32))
         self._threads = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="argon2")
         self._queued = 0
         self._imported = 0
@@ -236,7 +236,9 @@ class SecretHasher:
 
     def digest(self, secret: str) -> bytes:
         """What this process may remember of a secret that verified: BLAKE2b under a key that dies with the process."""
-        return hashlib.blake2b(secret.encode(), digest_size=16, key=self._memory_key).digest()
+        digest = self._memory_digest.copy()  # which has taken in the key already
+        digest.update(secret.encode())
+        return digest.digest()
 
     def close(self) -> None:
         """Let the threads end."""

@@ -120,14 +120,13 @@ class LimitCharger:
 
     def _charge_here(self, limits: Limits, held: Sequence[Borrowed], cost: int, now: float) -> Charge:
         need, share = cost or 1, self._processes()
-        backlogs, rate_waits = self._rates.look(limits.rates, need, share, now)
         quota_waits = _quota_waits(held, need, now) if held else ()
+        take = 0 if quota_waits else cost
+        backlogs, rate_waits = self._rates.charge(limits.rates, need, take, share, now)
         if rate_waits or quota_waits:
             return _denial(_statuses(limits, backlogs, held, now), rate_waits, quota_waits)
-        if cost:
-            self._rates.take(limits.rates, backlogs, cost, share, now)
-            if held:
-                self._quotas.take(held, cost, now)
+        if held and cost:
+            self._quotas.take(held, cost, now)
         return Charge(None, _statuses(limits, backlogs, held, now))
 
     async def _charge_shared(self, shared: SharedRates, limits: Limits, held: Sequence[Borrowed], cost: int) -> Charge:

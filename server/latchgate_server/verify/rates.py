@@ -29,11 +29,13 @@ class LocalRates:
     def __len__(self) -> int:
         return len(self._full_at)
 
-    def look(self, rates: Sequence[HeldRate], cost: int, share: int, now: float) -> tuple[list[float], list[Wait]]:
-        """The backlog of each bucket, in seconds, and the waits of those that do not have the cost left.
+    def charge(
+        self, rates: Sequence[HeldRate], need: int, take: int, share: int, now: float
+    ) -> tuple[Sequence[float], Sequence[Wait]]:
+        """Take `take` units of every bucket if each has `need` left, else of none.
 
-        The backlog of a limit which was since lowered is at most its capacity. share: see core/rate.py. now: on the
-        monotonic clock.
+        share: see core/rate.py. now: on the monotonic clock. Gives the backlog of each bucket afterwards, in seconds,
+        at most the capacity of a limit that was since lowered; and the waits of those that refused.
         """
         backlogs: list[float] = []
         waits: list[Wait] = []
@@ -45,17 +47,15 @@ class LocalRates:
                 backlog = full_at - now
             backlog = 0.0 if backlog <= 0.0 else min(backlog, rate.capacity)
             backlogs.append(backlog)
-            if not admits(backlog, rate, cost, share):
-                waits.append(retry_after(backlog, rate, cost, share))
+            if not admits(backlog, rate, need, share):
+                waits.append(retry_after(backlog, rate, need, share))
+        if take and not waits:
+            for place, (held, rate) in enumerate(rates):
+                backlog = backlogs[place] = backlogs[place] + take * rate.interval * share
+                self._full_at[held.bucket] = now + backlog
+            if len(self._full_at) > self._sweep_at:
+                self._sweep(now)
         return backlogs, waits
-
-    def take(self, rates: Sequence[HeldRate], backlogs: list[float], cost: int, share: int, now: float) -> None:
-        """Take the cost of every bucket, and bring `backlogs` up to date, which `look` gave in this same step."""
-        for place, (held, rate) in enumerate(rates):
-            backlog = backlogs[place] = backlogs[place] + cost * rate.interval * share
-            self._full_at[held.bucket] = now + backlog
-        if len(self._full_at) > self._sweep_at:
-            self._sweep(now)
 
     def _sweep(self, now: float) -> None:
         """Forget full buckets; so seldom that each taking pays for a constant number of them."""
