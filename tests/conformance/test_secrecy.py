@@ -85,9 +85,13 @@ def told(postgres: Postgres, request: pytest.FixtureRequest) -> Told:
     assert PASSWORD in url
     told = Told({"pepper": PEPPER, "password": PASSWORD})
     root_key = told.keep("root", make_root_key(url, log_level="debug"))
-    with ServerProcess(url, {"log_level": "debug", "transport": request.param}) as server:
-        root, verify = Admin(server.admin_address, root_key), Verify(server.verify_address)
+    settings = {"log_level": "debug", "transport": request.param, "verify_auth": "key"}
+    with ServerProcess(url, settings) as server:
+        root = Admin(server.admin_address, root_key)
         house = House(root)
+        caller = told.keep("caller", house.key("latchgate", permissions=["latchgate.verify"]).key_string)
+        verify = Verify(server.verify_address, caller)
+        call_wrongly(told, verify, caller)
         use_keys(told, house, verify, root_key)
         speak_garbage(server.verify_address, "/latchgate.v1.VerifyService/Verify", root_key)
         speak_garbage(server.admin_address, "/latchgate.v1.AdminService/CreateKey", root_key)
@@ -102,6 +106,15 @@ def told(postgres: Postgres, request: pytest.FixtureRequest) -> Told:
     folder = parse_qs(urlsplit(plain_url).query)["host"][0]
     told.postgres_log = (Path(folder) / "log").read_text(encoding="utf-8", errors="replace")
     return told
+
+
+def call_wrongly(told: Told, verify: Verify, caller: str) -> None:
+    """Say who calls in ways that are no good, the caller's key in each."""
+    request = VerifyRequest(key=caller)
+    for value in (f"Bearer {caller}x", f"Basic {caller}", caller, f"Bearer  {caller}", f"Bearer {caller[:-1]}"):
+        told.ask(verify.stub.Verify, request, metadata=(("authorization", value),), timeout=20)
+        told.ask(verify.stub.BatchVerify, BatchVerifyRequest(), metadata=(("authorization", value),), timeout=20)
+    told.ask(verify.stub.Verify, request, metadata=verify.metadata * 2, timeout=20)
 
 
 def use_keys(told: Told, house: House, verify: Verify, root_key: str) -> None:
@@ -130,7 +143,7 @@ def use_keys(told: Told, house: House, verify: Verify, root_key: str) -> None:
     ):
         told.ask(verify, key, **fields)
     batch = BatchVerifyRequest(requests=[VerifyRequest(key=key, cost=cost) for cost in (1, -1)])
-    told.ask(verify.stub.BatchVerify, batch, timeout=20)
+    told.ask(verify.stub.BatchVerify, batch, metadata=verify.metadata, timeout=20)
 
     rotated = house.root.RotateKey(pb.RotateKeyRequest(key_id=house.key(tenant_id).key.key_id))
     told.keep("rotated", rotated.key_string)
@@ -230,11 +243,18 @@ async def dump(database_url: str) -> Mapping[str, str]:
 
 
 def test_the_search_covers_what_it_should(told: Told) -> None:
-    keys = {"root", "key", "admin", "gone", "rotated", "leaked", "broken-0", "broken-1"}
+    keys = {"root", "caller", "key", "admin", "gone", "rotated", "leaked", "broken-0", "broken-1"}
     assert told.secrets.keys() == keys | {"pepper", "password"}
     assert all(len(secret) > 20 for secret in told.secrets.values())
     answers = " ".join(told.answers)
-    for expected in ("INVALID_SECRET", "INVALID_API_KEY", "INVALID_ARGUMENT", "UNAUTHENTICATED", "INTERNAL"):
+    for expected in (
+        "INVALID_SECRET",
+        "INVALID_API_KEY",
+        "INVALID_ARGUMENT",
+        "UNAUTHENTICATED",
+        "INTERNAL",
+        "CALLER_KEY_REJECTED",
+    ):
         assert expected in answers
     assert told.log.count("Traceback") >= 2
     assert "internal_error" in told.log
