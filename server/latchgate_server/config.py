@@ -97,6 +97,7 @@ class Settings(BaseSettings):
     denial_detail: Literal["full", "uniform"] = "full"
     denials: dict[str, Any] = {}
     workers: Annotated[int, Field(ge=1, le=256)] = 1
+    drain_delay: Annotated[Seconds, Field(ge=0, le=600)] = 0.0
     limit_store: SecretStr = SecretStr("memory")
     on_limit_store_loss: Literal["share", "deny"] = "share"
     key_prefix: str = "lg"

@@ -43,6 +43,7 @@ def run(data_dir: Path, settings: Settings, announce: Callable[[Addresses, Path]
                     "database_url": SecretStr(database_url),
                     "pepper": SecretStr(""),
                     "pepper_file": data_dir / PEPPER_FILE,
+                    "drain_delay": 0.0,
                 }
             )
             asyncio.run(_prepare(own, data_dir))

@@ -262,6 +262,7 @@ BUILD = Gauge(
 STARTING = "starting"
 SERVING = "serving"
 DRAINING = "draining"
+NO_FAREWELL = "no_farewell"
 STOPPED = "stopped"
 INTERNAL_ERROR = "internal_error"
 UNDECIDED_EVENT = "undecided"

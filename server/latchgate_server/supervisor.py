@@ -15,8 +15,9 @@ import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from latchgate_server import exposition, observability
+from latchgate_server import exposition, observability, service_manager
 from latchgate_server.config import Settings, SettingsProblem
+from latchgate_server.service_manager import tell_service_manager
 
 READY = b"ready\n"
 """What a worker writes to its standard output once it serves."""
@@ -47,7 +48,8 @@ async def supervise(settings: Settings) -> None:
         verify = stack.enter_context(_reserved(settings.verify_listen))
         admin = stack.enter_context(_reserved(settings.admin_listen))
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="latchgate-metrics-"))
-        environment = os.environ | {
+        inherited = {name: value for name, value in os.environ.items() if name != service_manager.SOCKET}
+        environment = inherited | {
             "LATCHGATE_VERIFY_LISTEN": verify,
             "LATCHGATE_ADMIN_LISTEN": admin,
             "LATCHGATE_METRICS_LISTEN": "",
@@ -60,12 +62,14 @@ async def supervise(settings: Settings) -> None:
         try:
             await _all_ready(workers, stopping)
             _log.info(observability.SERVING, verify=verify, admin=admin, metrics=metrics, workers=len(workers))
+            tell_service_manager(service_manager.READY)
             await stopping.wait()
         finally:
+            tell_service_manager(service_manager.STOPPING)
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
-            await asyncio.gather(*(worker.stop() for worker in workers))
+            await asyncio.gather(*(worker.stop(settings.drain_delay + _STOP_SECONDS) for worker in workers))
 
 
 class _Worker:
@@ -112,14 +116,14 @@ class _Worker:
         if process is not None and process.returncode is None and self._is_ready:
             process.send_signal(signal.SIGHUP)
 
-    async def stop(self) -> None:
-        """End the process in good order, or by force where that takes too long."""
+    async def stop(self, patience: float) -> None:
+        """End the process in good order, or by force where that takes longer than `patience` seconds."""
         process = self._process
         if process is None or process.returncode is not None:
             return
         process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), _STOP_SECONDS)
+            await asyncio.wait_for(process.wait(), patience)
         except TimeoutError:
             process.kill()
             await process.wait()

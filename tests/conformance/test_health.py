@@ -141,7 +141,9 @@ async def test_a_server_answers_before_it_serves_and_says_that_it_does_not(trans
             await server.set_draining()
             await server.set_serving()
             assert await anext(watched) == NOT_SERVING
+            stopping = asyncio.create_task(server.stop(10))
             assert [status async for status in watched] == [], "the drain is not held up by those who watch"
+            await stopping
     finally:
         await server.stop(0)
 

@@ -37,6 +37,7 @@ from latchgate_server.bootstrap.watching import watch
 from latchgate_server.config import Settings
 from latchgate_server.core.errors import StoreUnavailable
 from latchgate_server.hashing import SecretHasher
+from latchgate_server.service_manager import READY, STOPPING, tell_service_manager
 from latchgate_server.system import SystemClock, SystemEntropy
 from latchgate_server.transport.admin_service import AdminServicer
 from latchgate_server.transport.ext_authz import AuthorizationServicer
@@ -156,9 +157,11 @@ async def _serve(
         )
         if announce is not None:
             announce(process.addresses)
+        tell_service_manager(READY)
         await process.tasks.first_end(stopping)
+        tell_service_manager(STOPPING)
         _log.info(observability.DRAINING)
-        await process.drain()
+        await process.drain(settings.drain_delay)
     _log.info(observability.STOPPED)
 
 
@@ -172,10 +175,14 @@ class _Process:
     usage: UsageCollector
     reload: Reload
 
-    async def drain(self) -> None:
-        """Turn health, let calls in flight finish while the feed beats, give back, write usage, deregister last."""
+    async def drain(self, delay: float) -> None:
+        """Turn health, let calls in flight finish while the feed beats, give back, write usage, deregister last.
+
+        delay: seconds for which calls are still taken once health has turned.
+        """
         for server in self.servers:
             await server.set_draining()
+        await asyncio.sleep(delay)
         self.data_plane.watchers.close()  # their streams would be in flight for ever
         await asyncio.gather(*(server.stop(DRAIN_SECONDS) for server in self.servers))
         await self.data_plane.cached_uses.close()

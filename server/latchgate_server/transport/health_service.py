@@ -22,6 +22,7 @@ class Health(health_pb2_grpc.HealthServicer):
     def __init__(self) -> None:
         self._statuses: dict[str, int] = {}
         self._is_draining = False
+        self._has_ended = False
         self._changed = asyncio.Event()
 
     def set(self, service: str, is_serving: bool) -> None:
@@ -31,9 +32,17 @@ class Health(health_pb2_grpc.HealthServicer):
             self._tell()
 
     def drain(self) -> None:
-        """Turn every status to NOT_SERVING for good, and end the calls of those who watch when they were told."""
+        """Turn every status to NOT_SERVING for good.
+
+        Those who watch go on watching: a client whose watch ends begins another one at once.
+        """
         self._statuses = dict.fromkeys(self._statuses, _Response.NOT_SERVING)
         self._is_draining = True
+        self._tell()
+
+    def end(self) -> None:
+        """End the calls of those who watch, once they were told the last status."""
+        self._has_ended = True
         self._tell()
 
     def _tell(self) -> None:
@@ -48,7 +57,7 @@ class Health(health_pb2_grpc.HealthServicer):
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Context) -> AsyncIterator[_Response]:
         told = None
         while True:
-            changed, is_last = self._changed, self._is_draining
+            changed, is_last = self._changed, self._has_ended
             status = self._statuses.get(request.service, _Response.SERVICE_UNKNOWN)
             if status != told:
                 yield _Response(status=status)

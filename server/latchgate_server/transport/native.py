@@ -113,9 +113,6 @@ class NativeServer(pygrpc_native.aio.Server):
                 return
 
     def _take_up(self, arrived: float, events: list[tuple[Any, ...]]) -> None:
-        if self._stopping:
-            self._on_events(events)
-            return
         now = self._clock.monotonic()
         waiting = self._arrived - self._taken_up
         self._taken_up += len(events)

@@ -23,6 +23,7 @@ from latchgate_server.transport.envoy_reflection import described_services
 from latchgate_server.transport.ext_authz import PATH as AUTHORIZATION_PATH
 from latchgate_server.transport.ext_authz import SERVICE as AUTHORIZATION_SERVICE
 from latchgate_server.transport.ext_authz import AuthorizationServicer
+from latchgate_server.transport.farewell import take_leave
 from latchgate_server.transport.grpcio import GrpcioServer
 from latchgate_server.transport.health_service import Health
 from latchgate_server.transport.verify_service import SERVICE, VerifyServicer
@@ -115,6 +116,7 @@ class Server:
         self._server: grpc.aio.Server = _new_server(listener.transport, clock, options)
         self._health = Health()
         self._services = services
+        self._clock = clock
         self._wanted = listener.address
         self._credentials = listener.credentials
         self.address = listener.address
@@ -173,7 +175,10 @@ class Server:
         await self._server.wait_for_termination()
 
     async def stop(self, grace: float) -> None:
-        """Refuse new calls, let those in flight finish for up to `grace` seconds, and close."""
+        """Send clients elsewhere, let calls in flight finish for up to `grace` seconds, and close."""
+        self._health.end()
+        if grace:
+            await take_leave(self.address, self._clock, encrypted=self._credentials is not None)
         await self._server.stop(grace)
 
     def _set_health(self, is_serving: bool) -> None:

@@ -1,0 +1,144 @@
+"""A server that ends costs nobody a call, on either transport, whether its clients look at its health or not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from latchgate.v1.decision_pb2 import DECISION_ALLOW
+from latchgate.v1.verify_service_pb2 import VerifyRequest
+from latchgate.v1.verify_service_pb2_grpc import VerifyServiceStub
+from latchgate_server.system import SystemClock
+from latchgate_server.transport.server import VERIFY_SERVICE, Listener, Server, Transport
+from tests.conformance.house import House
+from tests.support.server import Admin, ServerProcess
+
+TRANSPORTS = ["native", "grpcio"]
+CALLERS = 6
+ENOUGH = 200
+
+GOAWAY = 7
+EVERY_STREAM = 2**31 - 1
+
+
+@pytest.fixture
+def key(server: ServerProcess, root_key: str) -> Iterator[str]:
+    admin = Admin(server.admin_address, root_key)
+    yield House(admin).key().key_string
+    admin.close()
+
+
+class Load:
+    """Calls of Verify without a pause, over all of these addresses in turn, and how each of them ended."""
+
+    def __init__(self, addresses: Sequence[str], key: str) -> None:
+        self.ends: Counter[str] = Counter()
+        self._addresses = addresses
+        self._request = VerifyRequest(key=key)
+        self._stopped = False
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        in_turn = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
+        options = [("grpc.service_config", in_turn), ("grpc.default_authority", "latchgate")]
+        async with grpc.aio.insecure_channel("ipv4:" + ",".join(self._addresses), options) as channel:
+            stub = VerifyServiceStub(channel)
+            callers = [asyncio.create_task(self._call(stub)) for _ in range(CALLERS)]
+            try:
+                yield
+            finally:
+                self._stopped = True
+                await asyncio.gather(*callers)
+
+    async def more(self, calls: int = ENOUGH) -> None:
+        """Return when so many more have ended."""
+        goal = self.ends.total() + calls
+        while self.ends.total() < goal:
+            await asyncio.sleep(0.01)
+
+    async def _call(self, stub: Any) -> None:
+        while not self._stopped:
+            try:
+                response = await stub.Verify(self._request, timeout=20)
+                self.ends["allowed" if response.decision == DECISION_ALLOW else "denied"] += 1
+            except grpc.aio.AioRpcError as error:
+                self.ends[f"{error.code().name}: {error.details()}"] += 1
+
+
+async def test_no_call_is_lost_when_one_of_two_servers_ends_under_load(
+    module_database: str, server: ServerProcess, key: str, transport: str
+) -> None:
+    with ServerProcess(module_database, {"transport": transport}) as ending:
+        load = Load([server.verify_address, ending.verify_address], key)
+        async with load.running():
+            await load.more()
+            assert await asyncio.to_thread(ending.stop) == 0
+            await load.more()
+    assert set(load.ends) == {"allowed"}
+
+
+async def test_with_a_delay_health_turns_first_and_calls_are_taken_until_it_is_over(
+    module_database: str, server: ServerProcess, key: str, transport: str
+) -> None:
+    with ServerProcess(module_database, {"transport": transport, "drain_delay": "1s"}) as ending:
+        async with grpc.aio.insecure_channel(ending.verify_address) as channel:
+            health: Any = health_pb2_grpc.HealthStub(channel)
+            watch = health.Watch(health_pb2.HealthCheckRequest())
+            assert (await anext(aiter(watch))).status == health_pb2.HealthCheckResponse.SERVING
+            ending.signal(signal.SIGTERM)
+            assert (await anext(aiter(watch))).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            for _ in range(20):
+                response = await VerifyServiceStub(channel).Verify(VerifyRequest(key=key), timeout=20)
+                assert response.decision == DECISION_ALLOW
+        assert ending.stop() == 0, ending.log
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "unix:{folder}/verify"])
+async def test_who_is_connected_is_told_to_go_and_nobody_else_gets_in(
+    transport: str, address: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    listener = Listener(address.format(folder=tmp_path_factory.mktemp("s")), Transport(transport), reuse_port=False)
+    server = Server(listener, VERIFY_SERVICE, clock=SystemClock())
+    await server.start()
+    connection = _connect(server.address)
+    with connection:
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+        frames = _frames(connection)
+        await asyncio.to_thread(next, frames)  # its settings: it has taken the connection up
+        stopping = asyncio.create_task(server.stop(1))
+        kind, payload = await asyncio.to_thread(lambda: next(frame for frame in frames if frame[0] == GOAWAY))
+        assert (kind, int.from_bytes(payload[:4], "big"), payload[4:8]) == (GOAWAY, EVERY_STREAM, bytes(4))
+        assert not stopping.done(), "it waits for those whom it has told"
+        with pytest.raises(ConnectionRefusedError):
+            _connect(server.address)
+    await stopping
+
+
+def _connect(address: str) -> socket.socket:
+    if address.startswith("unix:"):
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.connect(address.removeprefix("unix:"))
+        except OSError:
+            connection.close()
+            raise
+        return connection
+    host, _, port = address.rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=20)
+
+
+def _frames(connection: socket.socket) -> Iterator[tuple[int, bytes]]:
+    """The type and the payload of each HTTP/2 frame."""
+    with connection.makefile("rb") as stream:
+        while header := stream.read(9):
+            yield header[3], stream.read(int.from_bytes(header[:3], "big"))
