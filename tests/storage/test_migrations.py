@@ -10,7 +10,7 @@ import pytest
 
 from latchgate_server.core.errors import StoreUnavailable
 from latchgate_server.storage.failures import StatementRefused
-from latchgate_server.storage.migrate import SchemaProblem, check_schema, migrate, migrations
+from latchgate_server.storage.migrate import SchemaProblem, check_schema, migrate, migrations, pending
 from latchgate_server.storage.pool import create_pool
 from tests.storage.schema_dump import SCHEMA, dump
 from tests.support.postgres import Postgres
@@ -86,6 +86,26 @@ async def test_a_migration_that_was_edited_after_it_was_applied_is_refused(
     for refused in (migrate(empty_database, LEASE), check_schema(pool)):
         with pytest.raises(SchemaProblem, match="migration 1 was applied from another file"):
             await refused
+
+
+async def test_what_is_missing_is_told_without_changing_anything(empty_database: str, pool: asyncpg.Pool) -> None:
+    everything = [migration.version for migration in migrations()]
+    assert [migration.version for migration in await pending(empty_database)] == everything
+    assert await pool.fetchval("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == 0
+    await migrate(empty_database, LEASE)
+    assert await pending(empty_database) == []
+    await _execute(empty_database, f"DELETE FROM schema_migrations WHERE version = {everything[-1]}")
+    assert [migration.version for migration in await pending(empty_database)] == everything[-1:]
+
+
+async def test_a_ledger_that_an_early_version_made_is_read_and_completed(
+    empty_database: str, pool: asyncpg.Pool
+) -> None:
+    await migrate(empty_database, LEASE)
+    await _execute(empty_database, "ALTER TABLE schema_migrations DROP COLUMN compatible_from")
+    await check_schema(pool)
+    await migrate(empty_database, LEASE)
+    assert dump(empty_database) == SCHEMA.read_text(encoding="utf-8")
 
 
 async def test_a_schema_of_a_newer_version_is_refused(empty_database: str, pool: asyncpg.Pool) -> None:

@@ -14,12 +14,12 @@ import typer
 
 from latchgate_server import bootstrap, dev
 from latchgate_server.admin.audit_log import ChainCheck
-from latchgate_server.cli.failures import fail
+from latchgate_server.cli.failures import FAILED, fail
 from latchgate_server.config import Settings, SettingsProblem, load_settings
 from latchgate_server.core.errors import LatchgateError
 from latchgate_server.embedded import EmbeddedProblem
 from latchgate_server.logs import configure_logging
-from latchgate_server.storage.migrate import SchemaProblem
+from latchgate_server.storage.migrate import SchemaProblem, pending
 from latchgate_server.storage.migrate import migrate as migrate_database
 from latchgate_server.supervisor import READY, supervise
 from latchgate_server.transport.certificates import CertificateFiles
@@ -76,6 +76,17 @@ def run_migrations() -> None:
             "so that a forgotten session cannot hold up changes",
             err=True,
         )
+
+
+def check_migrations() -> None:
+    """Say which migrations are missing; exit code 1 where some are."""
+    with _told_in_one_line():
+        missing = asyncio.run(pending(_settings().require_database_url()))
+    for migration in missing:
+        typer.echo(f"missing {migration.version:04} {migration.name}")
+    if missing:
+        raise typer.Exit(FAILED)
+    typer.echo("the schema is current")
 
 
 def make_first_administrator() -> None:

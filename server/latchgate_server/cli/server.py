@@ -50,11 +50,21 @@ def serve(
     running.run_server(insecure=insecure, worker=worker)
 
 
-def migrate() -> None:
-    """Bring the database's schema up to date."""
+def migrate(
+    check: Annotated[
+        bool, typer.Option("--check", help="Say what is missing and change nothing; exit code 1 where something is.")
+    ] = False,
+) -> None:
+    """Bring the database's schema up to date.
+
+    Safe to run while servers of the version before serve, and from several places at once.
+    """
     from latchgate_server.cli import running  # noqa: PLC0415 - as above
 
-    running.run_migrations()
+    if check:
+        running.check_migrations()
+    else:
+        running.run_migrations()
 
 
 def init(

@@ -597,7 +597,8 @@ CREATE TABLE public.schema_migrations (
     version integer NOT NULL,
     name text NOT NULL,
     digest text NOT NULL,
-    apply_time timestamp with time zone DEFAULT now() NOT NULL
+    apply_time timestamp with time zone DEFAULT now() NOT NULL,
+    compatible_from integer
 );
 
 CREATE TABLE public.tenant_usage (
