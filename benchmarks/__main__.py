@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     path = write(given.output, given.name, machine, figures, points)
-    for name, draw in (("latency", plots.latency), ("growth", plots.growth)):
+    for name, draw in (("latency", plots.latency), ("growth", plots.growth), ("replicas", plots.replicas)):
         if name in points:
             draw(given.output / f"{given.name}-{name}.svg", points[name])
     print(f"\n{table(figures)}\n\n{time.monotonic() - began:.0f} s; {path}")

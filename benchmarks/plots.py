@@ -44,3 +44,16 @@ def growth(path: Path, curves: Mapping[str, Points]) -> None:
         axes[0].set_ylabel("µs CPU a Verify")
         axes[0].set_ylim(0, 1.1 * max(point[1] for points in curves.values() for point in points))
         canvas.savefig(path, format="svg", metadata=_METADATA)
+
+
+def replicas(path: Path, curves: Mapping[str, Points]) -> None:
+    """What replicas cost. curves: by what is measured, of (how many replicas, how much)."""
+    with mpl.rc_context(_STYLE):
+        canvas = Canvas(figsize=(9, 2.6), layout="constrained")
+        axes = canvas.subplots(1, len(curves), squeeze=False)[0]
+        for ax, (name, points) in zip(axes, curves.items(), strict=True):
+            ax.plot([point[0] for point in points], [point[1] for point in points], "o-", color="#4c72b0")
+            ax.set(title=name, xlabel="replicas")
+            ax.set_ylim(0, 1.1 * max(point[1] for point in points))
+            ax.grid(visible=True, alpha=0.3)
+        canvas.savefig(path, format="svg", metadata=_METADATA)
