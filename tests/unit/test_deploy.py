@@ -19,7 +19,7 @@ import yaml
 
 from latchgate_server.bootstrap import CONNECTIONS
 from latchgate_server.bootstrap.process import DRAIN_SECONDS
-from latchgate_server.cli import app
+from latchgate_server.cli import application
 from latchgate_server.config import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +44,7 @@ def seconds(duration: str) -> float:
 
 def assert_runs(arguments: list[str]) -> None:
     """These are a command of `latchgate` and its options."""
-    group = typer.main.get_command(app)
+    group = typer.main.get_command(application())
     command = group.commands[arguments[0]]  # type: ignore[attr-defined]  # it is a group
     options = {option for parameter in command.params for option in parameter.opts}
     assert set(arguments[1:]) <= options
