@@ -24,6 +24,7 @@ ELSEWHERE = {
     "examples/go/README.md": "examples/go.md",
     "examples/typescript/README.md": "examples/typescript.md",
     "examples/java/README.md": "examples/java.md",
+    "SECURITY.md": "security.md",
 }
 """Documents outside of docs/, and the pages that they become."""
 
