@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from latchgate_server.system import SystemClock
+from latchgate_server.transport import server as server_module
 from latchgate_server.transport.server import VERIFY_SERVICE, Listener, Server, Transport
 from tests.attack.attacks import ATTACKS, MALFORMED, malformed_frames
 from tests.attack.bystander import Bystander
-from tests.attack.wire import DATA, END_HEADERS, END_STREAM, HEADERS, Wire, call_headers, frame, message
+from tests.attack.wire import DATA, END_HEADERS, END_STREAM, HEADERS, Wire, call_headers, frame, many, message
 from tests.support.postgres import Postgres
 from tests.support.server import ServerProcess, Verify, make_root_key
 
@@ -90,6 +92,21 @@ def test_a_credential_among_bytes_that_are_no_text_is_not_logged(attacked: Serve
                 time.sleep(0.01)
 
     assert secret not in "".join(attacked.log)
+
+
+async def test_connections_to_grpcio_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here to a few, as thousands take their time."""
+    [(name, _)] = [option for option in server_module._GRPCIO_OPTIONS if "connections" in option[0]]
+    monkeypatch.setattr(server_module, "_GRPCIO_OPTIONS", ((name, 20),))
+    server = Server(Listener("127.0.0.1:0", Transport.GRPCIO, reuse_port=False), VERIFY_SERVICE, clock=SystemClock())
+    await server.start()
+
+    def closed() -> int:
+        with many(server.address, 50) as wires:
+            return sum(wire.is_closed(0.05) for wire in wires)
+
+    assert await asyncio.to_thread(closed) == 30
+    await server.stop(0)
 
 
 async def test_a_listener_that_ends_says_so() -> None:

@@ -44,6 +44,8 @@ _GRPCIO_OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.max_concurrent_streams", 32),
     ("grpc.server.max_pending_requests", 128),
     ("grpc.server.max_pending_requests_hard_limit", 256),
+    # Beyond that they are closed at once, so that strangers leave us files for the database. Native has no such bound.
+    ("grpc.max_allowed_incoming_connections", 4_096),
 )
 
 
