@@ -128,7 +128,8 @@ def channels(module_database: str, root_key: str) -> Iterator[Mapping[str, Mappi
 def seen(channels: Mapping[str, grpc.Channel], call: Call) -> Seen:
     channel = channels["admin" if call.path.startswith(ADMIN) else "verify"]
     method: Any = channel.unary_unary(call.path)
-    future = method.future(call.request, call.timeout, call.metadata, compression=call.compression)
+    metadata = [*call.metadata, ("x-request-id", "the-same")]
+    future = method.future(call.request, call.timeout, metadata, compression=call.compression)
     error = future.exception()
     return Seen(
         future.code(),
