@@ -164,7 +164,7 @@ def test_a_change_waits_for_a_server_no_longer_than_a_question(kind: str) -> Non
     with open_admin(kind, "127.0.0.1:1", SECRET, timeout=0.3) as client:
         for call in (lambda: client.get_key("lg_1"), lambda: client.disable_key("lg_1")):
             began = time.monotonic()
-            with pytest.raises(Unavailable, match=r"no answer from 127.0.0.1:1 within 0.3 s"):
+            with pytest.raises(Unavailable, match=r"no (answer|connection).* 127\.0\.0\.1:1"):
                 call()
             assert time.monotonic() - began < 5
 
