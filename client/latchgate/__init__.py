@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from latchgate.admin import AdminClient, AsyncAdminClient
     from latchgate.aio import AsyncClient
+    from latchgate.cache import CacheInfo
     from latchgate.client import Client
     from latchgate.connection import TLS
     from latchgate.errors import (
@@ -44,6 +45,7 @@ __all__ = [
     "AlreadyExists",
     "AsyncAdminClient",
     "AsyncClient",
+    "CacheInfo",
     "CallFailed",
     "Client",
     "Conflict",
@@ -69,6 +71,7 @@ _MODULES = {
     "AlreadyExists": "errors",
     "AsyncAdminClient": "admin",
     "AsyncClient": "aio",
+    "CacheInfo": "cache",
     "CallFailed": "errors",
     "Client": "client",
     "Conflict": "errors",

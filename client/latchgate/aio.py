@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 import grpc
 
-from latchgate.client import TIMEOUT
+from latchgate.cache import CACHE_SIZE, CacheInfo
+from latchgate.client import TIMEOUT, cache_for
 from latchgate.connection import TLS, metadata_of, open_aio_channel
 from latchgate.errors import CallFailed, call_failed
-from latchgate.queries import BATCH_SIZE, answers_from, batches_of
+from latchgate.queries import BATCH_SIZE, answers_from, batches_of, completed, keep_all, request_of, unknown
 from latchgate.reaching import explained_aio
 from latchgate.results import Query, Question, Verification, verification_from
 from latchgate.retries import Retries
 from latchgate.v1 import verify_service_pb2_grpc
+from latchgate.watch import AsyncWatching
 
 
 class AsyncClient:
     """Asks VerifyService. Belongs to one event loop; close it, or use it in an `async with`.
 
-    address: `HOST:PORT` or `unix:PATH`. key: the caller's own key string, where the server asks for one. coalesce: let
-    calls that are made in the same turn of the event loop travel together. timeout: seconds for each call, its retries
-    included. tls: None: plaintext.
+    address: `HOST:PORT` or `unix:PATH`. key: the caller's own key string, where the server asks for one; always with a
+    cache. cache: repeat decisions without asking, for as long as the server says that nothing has changed. cache_size:
+    how many. coalesce: let calls that are made in the same turn of the event loop travel together. timeout: seconds for
+    each call, its retries included. tls: None: plaintext.
     """
 
     def __init__(
@@ -32,6 +35,8 @@ class AsyncClient:
         address: str,
         *,
         key: str | None = None,
+        cache: bool = False,
+        cache_size: int = CACHE_SIZE,
         coalesce: bool = False,
         timeout: float = TIMEOUT,
         tls: TLS | None = None,
@@ -43,7 +48,9 @@ class AsyncClient:
         self._metadata = metadata_of(key)
         self._timeout = timeout
         self._retries = Retries()
-        self._company = _Company(self) if coalesce else None
+        self._cache = cache_for(key, cache_size) if cache else None
+        self._watching = AsyncWatching(self._cache, self._stub, self._metadata) if self._cache else None
+        self._company = _Company(self._ask_many) if coalesce else None
 
     def __repr__(self) -> str:
         return f"AsyncClient({self._address!r})"
@@ -57,8 +64,14 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection. Calls under way fail."""
+        """Close the connection. Calls under way fail. With a cache: report what it was used for, for up to a second."""
+        if self._watching is not None:
+            await self._watching.close()
         await self._channel.close()
+
+    def cache_info(self) -> CacheInfo | None:
+        """How the cache does; None without one."""
+        return None if self._cache is None else self._cache.info()
 
     async def verify(self, key: str, **question: Unpack[Question]) -> Verification:
         """Whether the key may do this, now.
@@ -66,26 +79,55 @@ class AsyncClient:
         key: the key string as it was presented. question: the other fields of Query. A denial is an answer, no error.
         Raises CallFailed: nobody could tell, so treat it as a no.
         """
-        return await self.verify_query(Query(key=key, **question))
+        if self._cache is not None and (known := self._cache.look_up(key, **question)) is not None:
+            return known
+        return await self._ask(Query(key=key, **question))
 
     async def verify_query(self, query: Query) -> Verification:
         """The same for a Query."""
-        if self._company is None:
-            return verification_from(await self._call(self._stub.Verify, query.to_message(), query.cost))
-        answer = await self._company.ask(query)
-        if isinstance(answer, CallFailed):
-            raise answer
-        return answer
+        if self._cache is not None and (known := self._cache.find(query)) is not None:
+            return known
+        return await self._ask(query)
 
     async def verify_many(self, queries: Iterable[Query]) -> list[Verification | CallFailed]:
         """An answer for each query, in their order; one that is malformed or cannot be decided fails alone.
 
         Travels in batches of up to 1,000. Raises CallFailed where a whole batch fails.
         """
+        if self._cache is None:
+            return await self._ask_many(queries)
+        asked = list(queries)
+        known = [self._cache.find(query) for query in asked]
+        return completed(known, await self._ask_many(unknown(asked, known)))
+
+    async def _ask(self, query: Query) -> Verification:
+        if self._company is not None:
+            answer = await self._company.ask(query)
+            if isinstance(answer, CallFailed):
+                raise answer
+            return answer
+        life = self._begin()
+        verification = verification_from(await self._call(self._stub.Verify, query.to_message(), query.cost))
+        if self._cache is not None:
+            self._cache.keep(life, query, verification)
+        return verification
+
+    async def _ask_many(self, queries: Iterable[Query]) -> list[Verification | CallFailed]:
         answers: list[Verification | CallFailed] = []
-        for batch, cost in batches_of(queries, BATCH_SIZE):
-            answers += answers_from(await self._call(self._stub.BatchVerify, batch, cost))
+        for batch in batches_of(queries, BATCH_SIZE):
+            life = self._begin()
+            told = answers_from(await self._call(self._stub.BatchVerify, *request_of(batch)))
+            if self._cache is not None:
+                keep_all(self._cache, life, batch, told)
+            answers += told
         return answers
+
+    def _begin(self) -> int:
+        """To be asked before a call whose answer may be kept."""
+        if self._cache is None or self._watching is None:
+            return 0
+        self._watching.ensure()
+        return self._cache.begin()
 
     async def _call(self, method: Any, request: Any, cost: int) -> Any:
         loop = asyncio.get_running_loop()
@@ -111,8 +153,8 @@ class AsyncClient:
 class _Company:
     """Calls that travel together: those of one turn of the event loop. None waits for another that has not come yet."""
 
-    def __init__(self, client: AsyncClient) -> None:
-        self._client = client
+    def __init__(self, ask_many: Callable[[Iterable[Query]], Awaitable[list[Verification | CallFailed]]]) -> None:
+        self._ask_many = ask_many
         self._waiting: list[tuple[Query, asyncio.Future[Verification | CallFailed]]] = []
         self._travelling: set[asyncio.Task[None]] = set()
 
@@ -133,7 +175,7 @@ class _Company:
 
     async def _travel(self, party: list[tuple[Query, asyncio.Future[Verification | CallFailed]]]) -> None:
         try:
-            answers = await self._client.verify_many([query for query, _ in party])
+            answers = await self._ask_many([query for query, _ in party])
         except CallFailed as error:
             answers = [error] * len(party)
         except BaseException:

@@ -9,27 +9,44 @@ from typing import Any, Self, Unpack
 
 import grpc
 
+from latchgate.cache import CACHE_SIZE, CacheInfo, DecisionCache
 from latchgate.connection import TLS, metadata_of, open_channel
 from latchgate.errors import CallFailed, call_failed
-from latchgate.queries import BATCH_SIZE, answers_from, batches_of
+from latchgate.queries import BATCH_SIZE, answers_from, batches_of, completed, keep_all, request_of, unknown
 from latchgate.reaching import explained
 from latchgate.results import Query, Question, Verification, verification_from
 from latchgate.retries import Retries
 from latchgate.v1 import verify_service_pb2_grpc
+from latchgate.watch import Watching
 
 TIMEOUT = 2.0
 """Seconds for a call, its retries included, unless told otherwise."""
 
 
+def cache_for(key: str | None, size: int) -> DecisionCache:
+    """A cache for a client that calls with this key. Raises ValueError without one."""
+    if not key:
+        raise ValueError("cache=True needs key=…, of a key with the permission latchgate.watch")
+    return DecisionCache(size)
+
+
 class Client:
     """Asks VerifyService. Safe to share between threads; close it, or use it in a `with`.
 
-    address: `HOST:PORT` or `unix:PATH`. key: the caller's own key string, where the server asks for one.
-    timeout: seconds for each call, its retries included. tls: None: plaintext.
+    address: `HOST:PORT` or `unix:PATH`. key: the caller's own key string, where the server asks for one; always with a
+    cache. cache: repeat decisions without asking, for as long as the server says that nothing has changed. cache_size:
+    how many. timeout: seconds for each call, its retries included. tls: None: plaintext.
     """
 
     def __init__(
-        self, address: str, *, key: str | None = None, timeout: float = TIMEOUT, tls: TLS | None = None
+        self,
+        address: str,
+        *,
+        key: str | None = None,
+        cache: bool = False,
+        cache_size: int = CACHE_SIZE,
+        timeout: float = TIMEOUT,
+        tls: TLS | None = None,
     ) -> None:
         self._address = address
         self._tls = tls
@@ -38,6 +55,8 @@ class Client:
         self._metadata = metadata_of(key)
         self._timeout = timeout
         self._retries = Retries()
+        self._cache = cache_for(key, cache_size) if cache else None
+        self._watching = Watching(self._cache, self._stub, self._metadata) if self._cache else None
 
     def __repr__(self) -> str:
         return f"Client({self._address!r})"
@@ -51,8 +70,14 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection. With a cache: report what it was used for, for up to a second."""
+        if self._watching is not None:
+            self._watching.close()
         self._channel.close()
+
+    def cache_info(self) -> CacheInfo | None:
+        """How the cache does; None without one."""
+        return None if self._cache is None else self._cache.info()
 
     def verify(self, key: str, **question: Unpack[Question]) -> Verification:
         """Whether the key may do this, now.
@@ -60,21 +85,49 @@ class Client:
         key: the key string as it was presented. question: the other fields of Query. A denial is an answer, no error.
         Raises CallFailed: nobody could tell, so treat it as a no.
         """
-        return self.verify_query(Query(key=key, **question))
+        if self._cache is not None and (known := self._cache.look_up(key, **question)) is not None:
+            return known
+        return self._ask(Query(key=key, **question))
 
     def verify_query(self, query: Query) -> Verification:
         """The same for a Query."""
-        response = self._call(self._stub.Verify, query.to_message(), query.cost)
-        return verification_from(response)
+        if self._cache is not None and (known := self._cache.find(query)) is not None:
+            return known
+        return self._ask(query)
+
+    def _ask(self, query: Query) -> Verification:
+        life = self._begin()
+        verification = verification_from(self._call(self._stub.Verify, query.to_message(), query.cost))
+        if self._cache is not None:
+            self._cache.keep(life, query, verification)
+        return verification
+
+    def _begin(self) -> int:
+        """To be asked before a call whose answer may be kept."""
+        if self._cache is None or self._watching is None:
+            return 0
+        self._watching.ensure()
+        return self._cache.begin()
 
     def verify_many(self, queries: Iterable[Query]) -> list[Verification | CallFailed]:
         """An answer for each query, in their order; one that is malformed or cannot be decided fails alone.
 
         Travels in batches of up to 1,000. Raises CallFailed where a whole batch fails.
         """
+        if self._cache is None:
+            return self._ask_many(queries)
+        asked = list(queries)
+        known = [self._cache.find(query) for query in asked]
+        return completed(known, self._ask_many(unknown(asked, known)))
+
+    def _ask_many(self, queries: Iterable[Query]) -> list[Verification | CallFailed]:
         answers: list[Verification | CallFailed] = []
-        for batch, cost in batches_of(queries, BATCH_SIZE):
-            answers += answers_from(self._call(self._stub.BatchVerify, batch, cost))
+        for batch in batches_of(queries, BATCH_SIZE):
+            life = self._begin()
+            told = answers_from(self._call(self._stub.BatchVerify, *request_of(batch)))
+            if self._cache is not None:
+                keep_all(self._cache, life, batch, told)
+            answers += told
         return answers
 
     def _call(self, method: Any, request: Any, cost: int) -> Any:

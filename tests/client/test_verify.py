@@ -46,10 +46,15 @@ class _Blocking:
         return self._loop.run(self._client.verify_many(queries))
 
 
-@pytest.fixture(params=["Client", "AsyncClient", "AsyncClient, coalescing"])
-def client(request: pytest.FixtureRequest, server: ServerProcess) -> Iterator[Any]:
+@pytest.fixture(params=["Client", "Client, caching", "AsyncClient", "AsyncClient, coalescing"])
+def client(request: pytest.FixtureRequest, server: ServerProcess, house: House) -> Iterator[Any]:
     if request.param == "Client":
         with Client(server.verify_address) as blocking:
+            yield blocking
+        return
+    if request.param == "Client, caching":
+        key = house.key("latchgate", permissions=["latchgate.watch"]).key_string
+        with Client(server.verify_address, key=key, cache=True) as blocking:
             yield blocking
         return
     with asyncio.Runner() as runner:

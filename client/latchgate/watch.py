@@ -1,0 +1,203 @@
+"""The stream by which a client's cache hears what to drop, and is granted its leases: blocking, and for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+
+from latchgate.cache import DecisionCache
+from latchgate.errors import CallFailed, NotAuthenticated, PermissionDenied, call_failed
+from latchgate.v1 import verify_service_pb2
+
+_CLOSE_SECONDS = 1.0
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 5.0
+_HOPELESS_PAUSE = 30.0
+
+_log = logging.getLogger("latchgate")
+
+
+class _Pauses:
+    """How long to wait before another stream is opened."""
+
+    def __init__(self, cache: DecisionCache) -> None:
+        self._cache = cache
+        self._next = _FIRST_PAUSE
+
+    def note_success(self) -> None:
+        """A stream works."""
+        self._next = _FIRST_PAUSE
+        self._cache.problem = ""
+
+    def after(self, failed: CallFailed | None) -> float:
+        """Seconds. failed: what the stream ended with; None: with nothing."""
+        problem = str(failed or "the server has ended the stream")
+        is_hopeless = isinstance(failed, NotAuthenticated | PermissionDenied)
+        if is_hopeless and problem != self._cache.problem:
+            _log.warning("decisions are not cached: %s", problem)
+        self._cache.problem = problem
+        longest, self._next = self._next, min(_LONGEST_PAUSE, self._next * 2)
+        return random.uniform(longest / 2, _HOPELESS_PAUSE if is_hopeless else longest)  # noqa: S311 - it spreads clients
+
+
+class Watching:
+    """Keeps a stream open in a thread of its own, from the first call on that the cache could not answer."""
+
+    def __init__(self, cache: DecisionCache, stub: Any, metadata: tuple[tuple[str, str], ...]) -> None:
+        self._cache = cache
+        self._stub = stub
+        self._metadata = metadata
+        self._starting = threading.Lock()
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._pid = 0
+        self._stream: _Stream | None = None
+
+    def ensure(self) -> None:
+        """See that there is a stream, or will be. A process that was forked off opens its own."""
+        if self._pid == os.getpid() or self._closing.is_set():
+            return
+        with self._starting:
+            if self._pid != os.getpid():
+                self._pid = os.getpid()
+                self._thread = threading.Thread(target=self._run, name="latchgate-watch", daemon=True)
+                self._thread.start()
+
+    def close(self) -> None:
+        """Report what was used, and end the stream."""
+        self._closing.set()
+        stream, thread = self._stream, self._thread
+        if stream is not None:
+            stream.wake.set()
+        if thread is not None and self._pid == os.getpid():
+            thread.join(_CLOSE_SECONDS)
+            if stream is not None and thread.is_alive():
+                stream.cancel()
+                thread.join(_CLOSE_SECONDS)
+        self._cache.restart()
+
+    def _run(self) -> None:
+        pauses = _Pauses(self._cache)
+        while not self._closing.is_set():
+            self._cache.restart()
+            self._stream = _Stream(self._cache, self._closing)
+            failed = self._stream.follow(self._stub, self._metadata, pauses)
+            self._cache.restart()
+            self._closing.wait(pauses.after(failed))
+
+
+class _Stream:
+    """One stream of a Watching."""
+
+    def __init__(self, cache: DecisionCache, closing: threading.Event) -> None:
+        self._cache = cache
+        self._closing = closing
+        self._has_ended = False
+        self._call: Any = None
+        self.wake = threading.Event()
+
+    def follow(self, stub: Any, metadata: tuple[tuple[str, str], ...], pauses: _Pauses) -> CallFailed | None:
+        """Open it, and hear what comes until it ends. Returns what it ended with."""
+        try:
+            self._call = stub.WatchKeys(self._messages(), metadata=metadata, wait_for_ready=True)
+            for message in self._call:
+                if self._cache.hear(message):
+                    self.wake.set()
+                pauses.note_success()
+        except grpc.RpcError as error:
+            return call_failed(error)
+        finally:
+            self._has_ended = True
+            self.wake.set()
+        return None
+
+    def cancel(self) -> None:
+        """End it at once."""
+        if self._call is not None:
+            self._call.cancel()
+
+    def _messages(self) -> Iterator[verify_service_pb2.WatchKeysRequest]:
+        """Asked for by a thread of gRPC's, as soon as the one before is on its way."""
+        while not self._has_ended:
+            is_last = self._closing.is_set()
+            yield self._cache.next_message()
+            if is_last:
+                return
+            self.wake.wait(self._cache.pause)
+            self.wake.clear()
+
+
+class AsyncWatching:
+    """The same as a task of an event loop."""
+
+    def __init__(self, cache: DecisionCache, stub: Any, metadata: tuple[tuple[str, str], ...]) -> None:
+        self._cache = cache
+        self._stub = stub
+        self._metadata = metadata
+        self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._is_closing = False
+
+    def ensure(self) -> None:
+        """See that there is a stream, or will be."""
+        if self._task is None and not self._is_closing:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def close(self) -> None:
+        """Report what was used, and end the stream."""
+        self._is_closing = True
+        self._wake.set()
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=_CLOSE_SECONDS)
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        self._cache.restart()
+
+    async def _run(self) -> None:
+        pauses = _Pauses(self._cache)
+        while not self._is_closing:
+            self._cache.restart()
+            failed = await self._follow(pauses)
+            self._cache.restart()
+            pause = pauses.after(failed)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    while not self._is_closing:
+                        self._wake.clear()
+                        await self._wake.wait()
+
+    async def _follow(self, pauses: _Pauses) -> CallFailed | None:
+        call = self._stub.WatchKeys(metadata=self._metadata, wait_for_ready=True)
+        saying = asyncio.get_running_loop().create_task(self._say(call))
+        try:
+            async for message in call:
+                if self._cache.hear(message):
+                    self._wake.set()
+                pauses.note_success()
+        except grpc.aio.AioRpcError as error:
+            return call_failed(error)
+        finally:
+            saying.cancel()
+            call.cancel()
+            await asyncio.gather(saying, return_exceptions=True)
+        return None
+
+    async def _say(self, call: Any) -> None:
+        while True:
+            is_last = self._is_closing
+            await call.write(self._cache.next_message())
+            if is_last:
+                await call.done_writing()
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._cache.pause):
+                    await self._wake.wait()
+            self._wake.clear()
