@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from benchmarks import (
     batch,
+    client_cache,
     coalesce,
     cold,
     envoy,
@@ -38,6 +39,7 @@ ROWS: Mapping[str, Measure] = {
     "memory": memory.run,
     "revoke": revoke.run,
     "replicas": replicas.run,
+    "client": client_cache.run,
     "start": start.run,
     "workers": workers.run,
     "overload": overload.run,

@@ -69,9 +69,9 @@ class AsyncClient:
             await self._watching.close()
         await self._channel.close()
 
-    def cache_info(self) -> CacheInfo | None:
-        """How the cache does; None without one."""
-        return None if self._cache is None else self._cache.info()
+    def cache_info(self) -> CacheInfo:
+        """How the cache does."""
+        return CacheInfo() if self._cache is None else self._cache.info()
 
     async def verify(self, key: str, **question: Unpack[Question]) -> Verification:
         """Whether the key may do this, now.

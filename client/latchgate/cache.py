@@ -54,11 +54,11 @@ class CacheInfo:
     now. problem: why it could not watch the server when it last tried; empty where it can.
     """
 
-    entries: int
-    hits: int
-    misses: int
-    has_lease: bool
-    problem: str
+    entries: int = 0
+    hits: int = 0
+    misses: int = 0
+    has_lease: bool = False
+    problem: str = "there is no cache: cache=True makes one"
 
 
 class _Entry:

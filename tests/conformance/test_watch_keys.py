@@ -55,6 +55,22 @@ def test_a_stream_needs_a_key_with_the_permission(server: ServerProcess, house: 
             assert watch.failure()[0] is code
 
 
+def test_a_callers_allowlist_holds_where_its_address_is_known(
+    server: ServerProcess, house: House, transport: str
+) -> None:
+    allowlist = key_pb2.IpAllowlist(enabled=True, ranges=["127.0.0.0/8"])
+    with Watch(server.verify_address, _watcher(house, ip_allowlist=allowlist)) as watch:
+        watch.say()
+        if transport == "native":
+            assert watch.failure()[0] is grpc.StatusCode.UNAUTHENTICATED, "behind native nobody's address is known"
+        else:
+            assert watch.heard().sequence == 1
+    elsewhere = key_pb2.IpAllowlist(enabled=True, ranges=["203.0.113.0/24"])
+    with Watch(server.verify_address, _watcher(house, ip_allowlist=elsewhere)) as watch:
+        watch.say()
+        assert watch.failure()[0] is grpc.StatusCode.UNAUTHENTICATED
+
+
 @pytest.mark.parametrize(
     ("change", "code"),
     [
