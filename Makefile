@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 ARGS ?=
+# How many processes run tests. Each has a PostgreSQL of its own.
+JOBS ?= 2
 
 BIN := .venv/bin
 UV := $(BIN)/uv --quiet pip
@@ -33,8 +35,8 @@ dev: $(STAMP) ## Run Latchgate here, with a PostgreSQL of its own, until Ctrl-C;
 demo: $(STAMP) $(ENVOY) ## Run Envoy, an upstream and Latchgate, and show what clients see of them
 	@exec $(BIN)/python -m demo
 
-test: $(STAMP) $(ENVOY) $(XDS) ## Run every test
-	@exec $(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) $(ENVOY) $(XDS) ## Run every test; ARGS='-x tests/unit' some, JOBS=0 in one process
+	@exec $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 torture: $(STAMP) ## Let several servers fail in every way, for a minute, and look for one wrong decision
 	@exec $(BIN)/python -m tests.consistency.torture $(ARGS)

@@ -21,10 +21,10 @@ ELSEWHERE = {
     "client/README.md": "client.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
-    "examples/go/README.md": "examples/go.md",
-    "examples/typescript/README.md": "examples/typescript.md",
-    "examples/java/README.md": "examples/java.md",
     "SECURITY.md": "security.md",
+    "examples/go/README.md": "examples/go.md",
+    "examples/java/README.md": "examples/java.md",
+    "examples/typescript/README.md": "examples/typescript.md",
 }
 """Documents outside of docs/, and the pages that they become."""
 

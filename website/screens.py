@@ -44,8 +44,8 @@ sleep 3"""
 
 SCREENS: Mapping[str, str] = {
     "keys-list": "latchgate keys list --tenant acme",
-    "verify": "latchgate verify - --requires orders.read --ip 203.0.113.9 < warehouse.key",
     "usage": "latchgate keys usage $(cat warehouse.id)",
+    "verify": "latchgate verify - --requires orders.read --ip 203.0.113.9 < warehouse.key",
     "audit-list": "latchgate audit list --limit 8",
 }
 """A command for each picture."""

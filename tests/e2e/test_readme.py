@@ -18,6 +18,7 @@ from tests.support.transcripts import Desk, Shell, Step, desk, masked, run_docum
 
 ROOT = Path(__file__).resolve().parents[2]
 README, CLI = ROOT / "README.md", ROOT / "docs" / "cli.md"
+SETTINGS = ROOT / "docs" / "reference" / "settings.md"
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
 
 NO_DEFAULT = {"database_url", "pepper", "pepper_file", "denials", "client_ip_header"}
@@ -89,7 +90,7 @@ def test_the_table_of_settings_is_complete_and_shows_the_defaults(monkeypatch: p
     monkeypatch.chdir(ROOT / "docs")  # away from a latchgate.toml
     shown = {
         name.removeprefix("LATCHGATE_").lower(): cells[1].strip("`")
-        for cells in rows(README)
+        for cells in rows(SETTINGS)
         for name in re.findall(r"LATCHGATE_\w+", cells[0])
     }
 
