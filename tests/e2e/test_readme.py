@@ -21,7 +21,10 @@ README, CLI = ROOT / "README.md", ROOT / "docs" / "cli.md"
 SETTINGS = ROOT / "docs" / "reference" / "settings.md"
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
 
-NO_DEFAULT = {"database_url", "pepper", "pepper_file", "denials", "client_ip_header"}
+NO_DEFAULT = {
+    *("database_url", "pepper", "pepper_file", "denials", "client_ip_header"),
+    *("tls_cert", "tls_key", "tls_client_ca"),
+}
 
 
 @pytest.fixture(scope="module")
