@@ -20,6 +20,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
@@ -80,10 +81,12 @@ class DecisionCache:
     problem: see CacheInfo.
     """
 
-    def __init__(self, size: int = CACHE_SIZE) -> None:
+    def __init__(self, size: int = CACHE_SIZE, clock: Callable[[], float] = monotonic) -> None:
+        """size: decisions. clock: see `monotonic`."""
         if size < 1:
             raise ValueError("cache_size: 1 or more is expected")
         self._size = size
+        self._clock = clock
         self._secret = os.urandom(32)
         self._lock = threading.Lock()
         self._entries: OrderedDict[_Place, _Entry] = OrderedDict()
@@ -104,7 +107,7 @@ class DecisionCache:
     def info(self) -> CacheInfo:
         """How it does."""
         with self._lock:
-            has_lease = monotonic() < self._lease_until
+            has_lease = self._clock() < self._lease_until
             return CacheInfo(
                 entries=len(self._entries),
                 hits=self._hits,
@@ -139,7 +142,7 @@ class DecisionCache:
         place = (digest, client_ip, tenant, requires, capability, act_as, resource, cost)
         with self._lock:
             entry = self._entries.get(place)
-            now = monotonic()
+            now = self._clock()
             # In one step: nothing that a message brings comes between these checks and the decision.
             if (
                 entry is None
@@ -200,7 +203,7 @@ class DecisionCache:
             query.resource,
             query.cost,
         )
-        entry = _Entry(replace(verification, identity=shared), shared, monotonic() + _LONGEST_SECONDS)
+        entry = _Entry(replace(verification, identity=shared), shared, self._clock() + _LONGEST_SECONDS)
         with self._lock:
             if life == self._life and self._known is not None and verification.revision >= self._known:
                 self._drop(place)
@@ -234,7 +237,7 @@ class DecisionCache:
     def next_message(self) -> verify_service_pb2.WatchKeysRequest:
         """What to send now: how far this client has come, and what it has answered alone. A lease counts from here."""
         with self._lock:
-            now = monotonic()
+            now = self._clock()
             self._sequence += 1
             self._sent[self._sequence] = now
             if len(self._sent) > _UNANSWERED:

@@ -15,7 +15,6 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from latchgate import Client, Query, Verification
-from latchgate import cache as module
 from latchgate.cache import DecisionCache
 from latchgate.results import Identity, LimitStatus
 from latchgate.v1.verify_service_pb2 import WatchKeysResponse
@@ -31,7 +30,7 @@ class Scene:
 
     def __init__(self) -> None:
         self.time = 100.0
-        self.cache = DecisionCache(3)
+        self.cache = DecisionCache(3, lambda: self.time)
 
     def begin(self, revision: int = 5) -> None:
         self.cache.restart()
@@ -78,9 +77,8 @@ def allowed(key_id: str = "lg_a", *, revision: int = 5, **fields: Any) -> Verifi
 
 
 @pytest.fixture
-def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
+def scene() -> Scene:
     made = Scene()
-    monkeypatch.setattr(module, "monotonic", lambda: made.time)
     made.begin()
     return made
 

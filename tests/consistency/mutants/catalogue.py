@@ -10,7 +10,7 @@ from latchgate_server.verify.cache import RecordCache
 from latchgate_server.verify.feed import Feed
 from latchgate_server.verify.loader import RecordLoader
 from latchgate_server.verify.verifier import Verifier
-from tests.consistency.mutants import imports, scenarios
+from tests.consistency.mutants import clients, imports, scenarios
 from tests.consistency.mutants.mutant import Mutant
 
 _UPSERT = "await link.beat(self._replica_id, self._told, self._lease)"
@@ -220,4 +220,4 @@ _MUTATIONS = (
     ),
 )
 
-MUTANTS = _BEAT + _LOADS + _MUTATIONS + imports.MUTANTS
+MUTANTS = _BEAT + _LOADS + _MUTATIONS + imports.MUTANTS + clients.MUTANTS
