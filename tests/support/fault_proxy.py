@@ -1,4 +1,4 @@
-"""A network that fails on demand: a TCP proxy on loopback in front of PostgreSQL.
+"""A network that fails on demand: a TCP proxy on loopback in front of PostgreSQL, or of any other server.
 
 Give each server process one of its own, by its LATCHGATE_DATABASE_URL, and its database fails for it alone. A proxy
 runs in a thread with its own event loop; each of its methods returns once what it asks for is in force.
@@ -25,7 +25,10 @@ class FaultProxy:
     """
 
     def __init__(self, database_url: str) -> None:
-        """database_url: where to connect to, a TCP address or the folder of a Unix socket as `?host=`."""
+        """database_url: where to connect to, a TCP address or the folder of a Unix socket as `?host=`.
+
+        Of another server than PostgreSQL, `tcp://HOST:PORT`.
+        """
         self._target = urlsplit(database_url)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault-proxy", daemon=True)
@@ -52,6 +55,11 @@ class FaultProxy:
     def url(self) -> str:
         """The database's URL, through this proxy."""
         return f"postgresql://{self._target.username or 'postgres'}@{_HOST}:{self._port}{self._target.path}"
+
+    @property
+    def address(self) -> str:
+        """Where it listens: `HOST:PORT`."""
+        return f"{_HOST}:{self._port}"
 
     @property
     def connections(self) -> int:

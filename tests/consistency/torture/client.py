@@ -6,13 +6,15 @@ import asyncio
 import multiprocessing
 import os
 import random
+import signal
 import struct
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import Any
 
 import grpc
 
@@ -33,7 +35,7 @@ CHANNEL_OPTIONS = (
     ("grpc.enable_retries", 0),
 )
 _REPORT_SECONDS = 0.05
-_PAUSE_AFTER_ERROR = 0.05
+PAUSE_AFTER_ERROR = 0.05
 _RECORD = struct.Struct("<IBBdd")
 _NICENESS = 10  # clients have what is left of the machine: real ones would be on machines of their own
 _HOT_KEYS = 8  # half of the calls go to the keys that were touched last
@@ -67,12 +69,19 @@ def request_for(key_string: str) -> bytes:
 class ClientProcess:
     """A client, seen from the process that started it."""
 
-    def __init__(self, addresses: Sequence[str], in_flight: int, seed: int) -> None:
+    def __init__(self, main: Callable[..., None], *arguments: Any) -> None:
+        """main: what the process runs; takes its end of the connection, and the arguments."""
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self._process = context.Process(target=_main, args=(theirs, addresses, in_flight, seed), daemon=True)
+        self._process = context.Process(target=main, args=(theirs, *arguments), daemon=True)
         self._process.start()
         theirs.close()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal; one that has ended is no matter."""
+        if self._process.pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, number)
 
     def send(self, message: UseKey | DropKey | Stop) -> None:
         """Tell it something."""
@@ -96,13 +105,21 @@ class ClientProcess:
         self.connection.close()
 
 
-def _main(connection: Connection, addresses: Sequence[str], in_flight: int, seed: int) -> None:
+def verify_everywhere(connection: Connection, addresses: Sequence[str], in_flight: int, seed: int) -> None:
+    """What a client without a cache runs."""
+    run_in_process(_Client(connection, random.Random(seed)).run(addresses, in_flight))
+
+
+def run_in_process(work: Coroutine[Any, Any, None]) -> None:
+    """Run a client's work in a process of its own."""
     os.nice(_NICENESS)
     with suppress(KeyboardInterrupt):
-        asyncio.run(_Client(connection, random.Random(seed)).run(addresses, in_flight))
+        asyncio.run(work)
 
 
-class _Client:
+class KeyUser:
+    """Uses the keys that it is told of, the latest more than others, and tells of every answer."""
+
     def __init__(self, connection: Connection, choices: random.Random) -> None:
         self._connection = connection
         self._random = choices
@@ -112,21 +129,25 @@ class _Client:
         self._records = bytearray()
         self._stopping = asyncio.Event()
 
-    async def run(self, addresses: Sequence[str], in_flight: int) -> None:
+    async def work(self, lanes: Sequence[Coroutine[Any, Any, None]]) -> None:
+        """Run the lanes until told to stop."""
         asyncio.get_running_loop().add_reader(self._connection.fileno(), self._listen)
-        channels = [grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) for address in addresses]
-        verifiers = [Verifier(channel) for channel in channels]
-        lanes = [
-            asyncio.create_task(self._verify_in_a_loop(replica, verifier))
-            for replica, verifier in enumerate(verifiers)
-            for _ in range(in_flight)
-        ]
-        report = asyncio.create_task(self._report())
+        tasks = [asyncio.create_task(work) for work in (*lanes, self._report())]
         await self._stopping.wait()
-        for task in (*lanes, report):
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*lanes, report, return_exceptions=True)
-        await asyncio.gather(*(channel.close() for channel in channels))
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def next_key(self) -> tuple[int, bytes]:
+        """The number of a key to use now, and its request."""
+        while not self._numbers:
+            await asyncio.sleep(PAUSE_AFTER_ERROR)
+        number = self._random.choice(self._hot if self._hot and self._random.random() < 0.5 else self._numbers)
+        return number, self._requests[number]
+
+    def note(self, number: int, replica: int, outcome: int, start: float) -> None:
+        """Tell of an answer that came just now."""
+        self._records += _RECORD.pack(number, replica, outcome, start, time.monotonic())
 
     def _listen(self) -> None:
         try:
@@ -145,25 +166,35 @@ class _Client:
                 self._stopping.set()
         self._numbers = list(self._requests)
 
-    async def _verify_in_a_loop(self, replica: int, verifier: Verifier) -> None:
-        while True:
-            if not self._numbers:
-                await asyncio.sleep(_PAUSE_AFTER_ERROR)
-                continue
-            number = self._random.choice(self._hot if self._hot and self._random.random() < 0.5 else self._numbers)
-            start = time.monotonic()
-            outcome = await verifier.verify(self._requests[number])
-            end = time.monotonic()
-            self._records += _RECORD.pack(number, replica, outcome, start, end)
-            if outcome >= ERROR:
-                await asyncio.sleep(_PAUSE_AFTER_ERROR)
-
     async def _report(self) -> None:
         while True:
             await asyncio.sleep(_REPORT_SECONDS)
             if self._records:
                 records, self._records = self._records, bytearray()
                 self._connection.send_bytes(records)
+
+
+class _Client(KeyUser):
+    async def run(self, addresses: Sequence[str], in_flight: int) -> None:
+        channels = [grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) for address in addresses]
+        verifiers = [Verifier(channel) for channel in channels]
+        await self.work(
+            [
+                self._verify_in_a_loop(replica, verifier)
+                for replica, verifier in enumerate(verifiers)
+                for _ in range(in_flight)
+            ]
+        )
+        await asyncio.gather(*(channel.close() for channel in channels))
+
+    async def _verify_in_a_loop(self, replica: int, verifier: Verifier) -> None:
+        while True:
+            number, request = await self.next_key()
+            start = time.monotonic()
+            outcome = await verifier.verify(request)
+            self.note(number, replica, outcome, start)
+            if outcome >= ERROR:
+                await asyncio.sleep(PAUSE_AFTER_ERROR)
 
 
 class Verifier:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from tests.consistency.torture.cached_client import CachedClient
 from tests.consistency.torture.cluster import Cluster, OwnPostgres, Replica
 
 RECOVERY_SECONDS = 30.0
@@ -95,6 +96,7 @@ class Faults:
         log: FaultLog,
         choices: random.Random,
         check: Callable[[], Awaitable[None]],
+        clients: Sequence[CachedClient] = (),
     ) -> None:
         """postgres: None where it must not be restarted. check: raises while something is not well."""
         self._cluster = cluster
@@ -102,6 +104,7 @@ class Faults:
         self._log = log
         self._random = choices
         self._check = check
+        self._clients = clients
         self._restarting = asyncio.Lock()
         self._deck: list[str] = []
         self.complaints: list[str] = []
@@ -120,6 +123,7 @@ class Faults:
             "connections half-open": self._half_open,
             "connections slow": self._delay,
             "lock held": self._hold_lock,
+            **({"client paused": self._pause_client, "client cut off": self._cut_client_off} if clients else {}),
             **({"PostgreSQL restarted": self._restart, "PostgreSQL crashed": self._crash} if postgres else {}),
         }
 
@@ -239,6 +243,31 @@ class Faults:
             replica.proxy.delay(self._random.uniform(0.005, 0.08))
             await asyncio.sleep(replica.lease)
 
+    # Clients with a cache -------------------------------------------------------------------------------------------
+
+    async def _pause_client(self) -> None:
+        """For longer or shorter than its lease: it wakes up in the middle of whatever it was doing."""
+        async with self._hindering("client paused") as client:
+            client.process.signal(signal.SIGSTOP)
+            try:
+                await asyncio.sleep(self._random.uniform(0.3, 3))
+            finally:
+                client.process.signal(signal.SIGCONT)
+
+    async def _cut_client_off(self) -> None:
+        """Without a word, or with one; then let everything arrive late, or break."""
+        async with self._hindering("client cut off") as client:
+            if self._random.random() < 0.3:
+                client.proxy.drop()
+                return
+            client.proxy.stall()
+            try:
+                await asyncio.sleep(self._random.uniform(0.3, 3))
+                if self._random.random() < 0.5:
+                    client.proxy.drop()
+            finally:
+                client.proxy.restore()
+
     # The database ---------------------------------------------------------------------------------------------------
 
     async def _terminate_feeds(self) -> None:
@@ -280,6 +309,13 @@ class Faults:
                 yield replica
 
         return hold()
+
+    @asynccontextmanager
+    async def _hindering(self, kind: str) -> AsyncIterator[CachedClient]:
+        client = self._random.choice(self._clients)
+        async with client.changing:
+            self._log.begin(kind, client.replica)
+            yield client
 
     def _cutting(self, kind: str) -> AbstractAsyncContextManager[Replica]:
         @asynccontextmanager

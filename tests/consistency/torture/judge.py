@@ -24,6 +24,11 @@ ALLOW = 0
 ERROR = 100
 
 
+ASKED = 100
+"""In place of a replica: the client with a cache that watches it, where that asked. CACHED: where it did not."""
+CACHED = 200
+
+
 class Phase(Enum):
     """What is known of a switch."""
 
@@ -76,7 +81,7 @@ class Switch:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a client was told. key: its number. start, end: of the call. outcome: see ALLOW."""
+    """What a client was told. key: its number. replica: see ASKED. start, end: of the call. outcome: see ALLOW."""
 
     key: int
     replica: int
@@ -89,12 +94,13 @@ class Decision:
 class Judge:
     """Judges decisions as they come in.
 
-    decisive: how many of the decisions had only one right answer. wrong: how many did not have it. violations: the
-    first of those, in words.
+    cached: how many came from caches of clients. decisive: how many of the decisions had only one right answer. wrong:
+    how many did not have it. violations: the first of those, in words.
     """
 
     allowed: int = 0
     denied: int = 0
+    cached: int = 0
     decisive: int = 0
     wrong: int = 0
     errors: Counter[int] = field(default_factory=Counter)
@@ -120,6 +126,7 @@ class Judge:
             self.errors[decision.outcome - ERROR] += 1
             return
         is_allow = decision.outcome == ALLOW
+        self.cached += decision.replica >= CACHED
         if is_allow:
             self.allowed += 1
         else:

@@ -68,6 +68,7 @@ class Report:
             ("decisions judged", f"{judge.judged:,}"),
             ("  ALLOW", f"{judge.allowed:,}"),
             ("  DENY", f"{judge.denied:,}"),
+            ("  from caches of clients", f"{judge.cached:,}"),
             ("  with one right answer only", f"{judge.decisive:,}"),
             ("  per second", f"{judge.judged / self.seconds:,.0f}"),
             ("calls that ended in an error", f"{judge.errors.total():,}"),

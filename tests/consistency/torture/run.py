@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 
 from latchgate.v1 import admin_service_pb2 as pb
 from latchgate.v1 import key_pb2, tenant_pb2
 from tests.consistency.torture.administrator import Gardens, Office, Plot, RoleKeeper, Stuck
-from tests.consistency.torture.client import PERMISSION, ClientProcess, request_for
+from tests.consistency.torture.cached_client import CachedClient
+from tests.consistency.torture.client import PERMISSION, ClientProcess, request_for, verify_everywhere
 from tests.consistency.torture.cluster import Cluster, OwnPostgres
 from tests.consistency.torture.faults import FaultLog, Faults
 from tests.consistency.torture.judge import ALLOW
@@ -25,7 +26,8 @@ _TOLD_EVERY_SECONDS = 5.0
 class Options:
     """seconds: for how long faults are injected. clients: processes. in_flight: calls of each at each replica.
 
-    plots: administrators at work at once. faults: `all`, `none`, or the names of some, with commas between.
+    caching_clients: processes with a cache of their own, each at one replica. plots: administrators at work at once.
+    faults: `all`, `none`, or the names of some, with commas between.
     """
 
     seconds: float = 60.0
@@ -33,6 +35,7 @@ class Options:
     replicas: int = 3
     clients: int = 1
     in_flight: int = 16
+    caching_clients: int = 3
     plots: int = 5
     faults: str = "all"
 
@@ -54,16 +57,19 @@ async def torture(
         await cluster.start()
         report = Report(longest_lease=cluster.longest_lease)
         clients = [_start_client(options, number, cluster, report, stack) for number in range(options.clients)]
+        proxies = stack.enter_context(ExitStack())
         log = FaultLog(report.faults)
         office = Office(cluster, root_key, log, report, random.Random(f"{options.seed}/office"))
         stack.push_async_callback(office.close)
         await office.open()
-        gardens = Gardens(office, cluster, report, clients, random.Random(f"{options.seed}/gardens"))
+        caching = await _start_caching_clients(options, office, cluster, report, stack, proxies)
+        everybody = [*clients, *(client.process for client in caching)]
+        gardens = Gardens(office, cluster, report, everybody, random.Random(f"{options.seed}/gardens"))
         stack.push_async_callback(gardens.close)
         await gardens.open()
         check = HealthCheck(office, cluster)
         await check.open()
-        faults = Faults(cluster, postgres, log, random.Random(f"{options.seed}/faults"), check)
+        faults = Faults(cluster, postgres, log, random.Random(f"{options.seed}/faults"), check, caching)
         faults.choose(options.faults)
         await _run_all(options, gardens, faults, report, tell)
         return report
@@ -123,9 +129,30 @@ class HealthCheck:
 def _start_client(
     options: Options, number: int, cluster: Cluster, report: Report, stack: AsyncExitStack
 ) -> ClientProcess:
-    loop = asyncio.get_running_loop()
     addresses = [replica.verify_address for replica in cluster.replicas]
-    client = ClientProcess(addresses, options.in_flight, options.seed * 1_000 + number)
+    client = ClientProcess(verify_everywhere, addresses, options.in_flight, options.seed * 1_000 + number)
+    _judge(client, f"client {number}", report, stack)
+    return client
+
+
+async def _start_caching_clients(
+    options: Options, office: Office, cluster: Cluster, report: Report, stack: AsyncExitStack, proxies: ExitStack
+) -> Sequence[CachedClient]:
+    """Each with the key of a caller that may watch, and that nobody ever switches off."""
+    watcher = key_pb2.Key(tenant_id="latchgate", permissions=["latchgate.watch"])
+    made = await office.insist("CreateKey", pb.CreateKeyRequest(key=watcher))
+    clients = []
+    for number in range(options.caching_clients):
+        replica = cluster.replicas[number % len(cluster.replicas)]
+        client = CachedClient(replica, made.key_string, options.seed * 1_000 + 500 + number, proxies)
+        _judge(client.process, f"client {number} with a cache", report, stack)
+        clients.append(client)
+    return clients
+
+
+def _judge(client: ClientProcess, name: str, report: Report, stack: AsyncExitStack) -> None:
+    """Have every decision judged that the client tells of."""
+    loop = asyncio.get_running_loop()
     stack.callback(client.stop)
 
     def take() -> None:
@@ -133,12 +160,11 @@ def _start_client(
             for decision in client.decisions():
                 report.judge.judge(decision)
         except EOFError:
-            report.complaints.append(f"client {number} ended")
+            report.complaints.append(f"{name} ended")
             loop.remove_reader(client.connection.fileno())
 
     loop.add_reader(client.connection.fileno(), take)
     stack.callback(loop.remove_reader, client.connection.fileno())
-    return client
 
 
 async def _tell(report: Report, began: float, tell: Callable[[str], None]) -> None:
