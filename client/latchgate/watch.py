@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import os
 import random
@@ -149,7 +150,8 @@ class AsyncWatching:
     def ensure(self) -> None:
         """See that there is a stream, or will be."""
         if self._task is None and not self._is_closing:
-            self._task = asyncio.get_running_loop().create_task(self._run())
+            # In a context of its own: it outlives the call that happens to start it.
+            self._task = asyncio.get_running_loop().create_task(self._run(), context=contextvars.Context())
 
     async def close(self) -> None:
         """Report what was used, and end the stream."""

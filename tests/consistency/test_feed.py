@@ -149,3 +149,50 @@ async def test_a_replica_beats_three_times_in_a_lease_and_leaves_in_order(link: 
         "deregister: no lease, evicted",
     ]
     assert running.done()
+
+
+async def test_a_client_that_has_not_acknowledged_holds_the_row_back_but_no_beat(link: RecordingLink) -> None:
+    await link.feed.beat(link)
+    watcher = link.watchers.open(sees_all=True)
+    link.watchers.hear(watcher, 1, 0, link.feed.lease_left())
+    del link.calls[:]
+    link.changes = ChangesRead(2, [Change("key", "key")])
+    link.stage.time = 5.0
+    await link.feed.beat(link)
+    await link.feed.beat(link)
+    assert link.calls == [
+        "upsert replica at 1 for 30 s: leased, in memory",
+        "read after 1: leased, in memory",
+        "upsert replica at 1 for 30 s: leased, evicted",
+        "read after 2: leased, evicted",
+    ]
+    link.stage.time = 31.0
+    assert link.feed.has_lease(), "the beats have renewed it"
+
+
+async def test_an_acknowledgement_of_the_last_client_is_passed_on_before_the_next_beat(link: RecordingLink) -> None:
+    running = await link.stage.start(link.feed.run())
+    watcher = link.watchers.open(sees_all=True)
+    link.watchers.hear(watcher, 1, 0, link.feed.lease_left())
+    link.is_hinted = True
+    link.changes = ChangesRead(2, [])
+    await link.stage.resume(running)
+    del link.calls[:]
+    link.watchers.hear(watcher, 2, 2, link.feed.lease_left())
+    await link.stage.resume(running)
+    assert [call.partition(":")[0] for call in link.calls] == ["hint", "acknowledge 2", "read after 2", "idle for 10 s"]
+    running.cancel()
+    await asyncio.wait({running})
+
+
+async def test_a_replica_that_leaves_waits_out_the_leases_of_its_clients(link: RecordingLink) -> None:
+    running = await link.stage.start(link.feed.run())
+    watcher = link.watchers.open(sees_all=True)
+    link.watchers.hear(watcher, 1, 0, link.feed.lease_left())
+    link.feed.stop()
+    await link.stage.resume(running)
+    assert link.calls[-1].startswith("hint")
+    await link.stage.advance(9.9)
+    assert link.calls[-1].startswith("hint")
+    await link.stage.advance(0.1)
+    assert link.calls[-1] == "deregister: no lease, evicted"
