@@ -12,16 +12,30 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 from benchmarks.house import ADDRESS, PERMISSIONS
 from latchgate.v1.verify_service_pb2 import VerifyRequest
 from latchgate_server import observability
 from latchgate_server.core import key_format
-from latchgate_server.core.model import HashProfile, Key, RateLimit, Role, SecretHash, Tenant
+from latchgate_server.core.limit_stores import Portion, PortionWanted, Unspent
+from latchgate_server.core.model import (
+    HashProfile,
+    Key,
+    Limit,
+    Question,
+    Quota,
+    QuotaPeriod,
+    RateLimit,
+    Role,
+    SecretHash,
+    Tenant,
+)
 from latchgate_server.core.policy import decide
 from latchgate_server.core.ports import Loaded
 from latchgate_server.core.record import Record, build_record
+from latchgate_server.core.verification import Verification
 from latchgate_server.hashing import NewCredential, Peppers, SecretHasher
 from latchgate_server.system import SystemClock, SystemEntropy
 from latchgate_server.transport.convert_verify import question_from, verification_to
@@ -45,10 +59,14 @@ _ROLES = (
     Role(role_id="reader", permissions=("orders.read", "stock.read", "customers.read")),
     Role(role_id="exporter", permissions=("orders.export", "reports.*")),
 )
+_RATE = RateLimit(name="requests", limit=1_000_000_000, period=1.0)
+_QUOTA = Quota(name="prepaid", limit=1_000_000_000, period=QuotaPeriod.LIFETIME)
 _RANGES = ("192.0.2.0/24", "203.0.113.0/24", "2001:db8::/32")
 
 
-def record_of(key_id: str, roles: Sequence[Role] = _ROLES, ranges: Sequence[str] = _RANGES) -> Record:
+def record_of(
+    key_id: str, roles: Sequence[Role] = _ROLES, ranges: Sequence[str] = _RANGES, limits: Sequence[Limit] = (_RATE,)
+) -> Record:
     """A record as a load makes it."""
     return build_record(
         key=Key(
@@ -59,7 +77,7 @@ def record_of(key_id: str, roles: Sequence[Role] = _ROLES, ranges: Sequence[str]
             role_ids=tuple(role.role_id for role in roles),
             ip_allowlist_enabled=True,
             ip_allowlist=tuple(ranges),
-            limits=(RateLimit(name="requests", limit=1_000_000_000, period=1.0),),
+            limits=tuple(limits),
             lineage_id=key_id,
         ),
         secret=SecretHash(profile=HashProfile.GENERATED, pepper_id="", phc="", tag=b"1234"),
@@ -70,17 +88,30 @@ def record_of(key_id: str, roles: Sequence[Role] = _ROLES, ranges: Sequence[str]
     )
 
 
+class _EndlessLedger:
+    """A ledger that lends everything at once, so that nobody asks it again."""
+
+    async def lend(self, wanted: Sequence[PortionWanted]) -> Sequence[Portion]:
+        return [Portion(_QUOTA.limit, 0, None, "", "") for _ in wanted]
+
+    async def take_back(self, unspent: Sequence[Unspent]) -> None:
+        raise NotImplementedError
+
+
+class _NoUsage:
+    def record(self, verification: Verification, question: Question, record: Record | None) -> None:
+        pass
+
+
 class Hot:
     """A data plane in this process, with every key in memory and its secret proven."""
 
-    def __init__(self, records: Callable[[str], Record], count: int) -> None:
-        """records: makes the record of a key id. count: keys."""
+    def __init__(self, records: Callable[[str], Record], count: int, *, counts_uses: bool = True) -> None:
+        """records: makes the record of a key id. count: keys. counts_uses: as every server does."""
         clock = SystemClock()
         self.hasher = SecretHasher(Peppers([bytes(32)]), bytes(32), SystemEntropy())
         self.cache = RecordCache(count)
-        self.limits = LimitCharger(
-            LocalRates(clock), None, Quotas(cast("Any", None), clock), clock, processes=lambda: 1
-        )
+        self.limits = LimitCharger(LocalRates(clock), None, Quotas(_EndlessLedger(), clock), clock, processes=lambda: 1)
         self.usage = UsageCollector(cast("Any", None), clock, Noticing(clock))
         feed = Feed(cast("Any", None), self.cache, Watchers(clock, 1.0), clock, replica_id="bench", lease=1e9)
         feed._valid_until = float("inf")  # noqa: SLF001 - there is no database to beat to
@@ -94,7 +125,7 @@ class Hot:
             renewal=nobody,
             clock=clock,
             limits=self.limits,
-            usage=self.usage,
+            usage=self.usage if counts_uses else _NoUsage(),
         )
         self.servicer = VerifyServicer(self.verifier, clock, RequestIds(SystemEntropy()), cast("Any", None))
         self.credentials = [self.hasher.make_credential("lg") for _ in range(count)]
@@ -134,9 +165,7 @@ def main() -> None:
     """Print the table."""
     hot = Hot(record_of, KEYS)
     hasher, verifier = hot.hasher, hot.verifier
-    requests = [
-        VerifyRequest(key=c.key_string, client_ip=ADDRESS, required_permissions=PERMISSIONS) for c in hot.credentials
-    ]
+    requests = [_request(credential) for credential in hot.credentials]
     payloads = [request.SerializeToString() for request in requests]
     questions = itertools.repeat(question_from(requests[0]))
     question = next(questions)
@@ -159,7 +188,30 @@ def main() -> None:
         ("the whole of it", hot.servicer.verify_at_once, payloads),
     )
     for name, step, inputs in steps:
-        print(f"{name:<28}{microseconds(step, inputs):6.2f} µs")
+        _tell(name, microseconds(step, inputs))
+    _tell("the same, with a quota", _whole(Hot(partial(record_of, limits=(_RATE, _QUOTA)), KEYS)))
+    _tell("without limits and uses", _whole(Hot(partial(record_of, limits=()), KEYS, counts_uses=False)))
+
+
+def _whole(hot: Hot) -> float:
+    """What a decision costs, where every quota has been borrowed from before."""
+    asked = [_request(credential) for credential in hot.credentials]
+    asyncio.run(_ask_all(hot, asked))
+    return microseconds(hot.servicer.verify_at_once, [request.SerializeToString() for request in asked])
+
+
+async def _ask_all(hot: Hot, requests: Sequence[VerifyRequest]) -> None:
+    for request in requests:
+        verification = await hot.verifier.verify(request.key, question_from(request))
+        assert verification.denial_reason is None, verification
+
+
+def _request(credential: NewCredential) -> VerifyRequest:
+    return VerifyRequest(key=credential.key_string, client_ip=ADDRESS, required_permissions=PERMISSIONS)
+
+
+def _tell(name: str, cost: float) -> None:
+    print(f"{name:<28}{cost:6.2f} µs")
 
 
 if __name__ == "__main__":

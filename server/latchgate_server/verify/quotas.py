@@ -90,7 +90,7 @@ class Quotas:
         held = []
         for quota in quotas:
             borrowed = self._current(quota, now)
-            if borrowed is None or not _can_tell(borrowed, cost, now):
+            if borrowed is None or (borrowed.left < cost and not _refuses(borrowed, cost, now)):
                 return None
             held.append(borrowed)
         return held
@@ -229,7 +229,6 @@ class Quotas:
                 _log.warning(observability.QUOTA_PORTIONS_LOST, error=str(error))
 
 
-def _can_tell(borrowed: Borrowed, cost: int, now: float) -> bool:
-    if borrowed.left >= cost:
-        return True
+def _refuses(borrowed: Borrowed, cost: int, now: float) -> bool:
+    """Whether memory can tell that the cost is not left anywhere."""
     return borrowed.left + borrowed.elsewhere < cost and now < borrowed.asked_at + _REFUSAL_SECONDS
