@@ -389,7 +389,11 @@ LATENCIES: Mapping[str, PlainHistogram] = {
 CACHE_HITS = PlainCounter(CACHE_LOOKUPS.labels("hit"))
 CACHE_MISSES = CACHE_LOOKUPS.labels("miss")
 EVICTIONS = {cause: CACHE_EVICTIONS.labels(cause) for cause in ("change", "size", "restart")}
-_PLAIN.also(*(plain.hand_on for plain in (*_OUTCOMES, CACHE_HITS)), *(plain.hand_on for plain in LATENCIES.values()))
+_FAILURES = {reason: PlainCounter(AUTHENTICATION_FAILURES.labels(reason.name)) for reason in DenialReason if reason}
+_PLAIN.also(
+    *(plain.hand_on for plain in (*_OUTCOMES, *_FAILURES.values(), CACHE_HITS)),
+    *(plain.hand_on for plain in LATENCIES.values()),
+)
 
 
 def count_decision(reason: DenialReason | None) -> None:
@@ -406,4 +410,4 @@ def count_client_decisions(allowed: int, denied: Mapping[DenialReason, int]) -> 
 
 def count_authentication_failure(reason: DenialReason) -> None:
     """Count a credential that authenticated nobody."""
-    AUTHENTICATION_FAILURES.labels(reason.name).inc()
+    _FAILURES[reason].count += 1
