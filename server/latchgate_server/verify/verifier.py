@@ -219,9 +219,11 @@ class Verifier:
         key_id = record.identity.key_id
         if record.secret.profile is HashProfile.DIGEST and not known.by_form:
             return DenialReason.INVALID_SECRET  # the key id was made for it here; its credential does not begin with it
-        if record.secret.profile is HashProfile.GENERATED and not key_format.is_whole_secret(key_id, secret):
+        if self._hasher.refuses(key_id, secret, record.secret):
             return DenialReason.INVALID_SECRET
-        return DenialReason.INVALID_SECRET if self._hasher.refuses(key_id, secret, record.secret) else None
+        # After the tag, which refuses nearly every wrong secret for less than a checksum costs.
+        is_whole = record.secret.profile is not HashProfile.GENERATED or key_format.is_whole_secret(key_id, secret)
+        return None if is_whole else DenialReason.INVALID_SECRET
 
     def _decide(self, known: _Known, question: Question) -> Verification | None:
         """The decision about a proven key; None where its limits must be asked of others."""
