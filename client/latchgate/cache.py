@@ -78,7 +78,7 @@ class _Entry:
 class DecisionCache:
     """A bounded, least-recently-used map from questions to decisions. Safe to share between threads.
 
-    problem: see CacheInfo.
+    is_active: whether anybody asked it anything since the last message. problem: see CacheInfo.
     """
 
     def __init__(self, size: int = CACHE_SIZE, clock: Callable[[], float] = monotonic) -> None:
@@ -101,6 +101,7 @@ class DecisionCache:
         self._sent: dict[int, float] = {}
         self._uses = Uses()
         self._hits = self._misses = 0
+        self.is_active = False
         self.problem = "no call was made yet"
         _caches.add(self)
 
@@ -141,6 +142,7 @@ class DecisionCache:
             return None  # not fit to be sent either, which tells why
         place = (digest, client_ip, tenant, requires, capability, act_as, resource, cost)
         with self._lock:
+            self.is_active = True
             entry = self._entries.get(place)
             now = self._clock()
             # In one step: nothing that a message brings comes between these checks and the decision.
@@ -237,6 +239,7 @@ class DecisionCache:
     def next_message(self) -> verify_service_pb2.WatchKeysRequest:
         """What to send now: how far this client has come, and what it has answered alone. A lease counts from here."""
         with self._lock:
+            self.is_active = False
             now = self._clock()
             self._sequence += 1
             self._sent[self._sequence] = now
@@ -247,7 +250,10 @@ class DecisionCache:
             )
 
     def hear(self, message: verify_service_pb2.WatchKeysResponse) -> bool:
-        """Take what the server says: first what to drop, then the lease. Whether it must be acknowledged at once."""
+        """Take what the server says: first what to drop, then the lease.
+
+        Whether it must be acknowledged at once: nobody waits for a client without a lease.
+        """
         with self._lock:
             if message.drop_all:
                 self._clear()
@@ -255,7 +261,7 @@ class DecisionCache:
                 for name in names:
                     for place in list(of.get(name, ())):
                         self._drop(place)
-            is_new = self._known is not None and message.revision != self._known
+            is_new = self._known not in (None, message.revision) and self._clock() < self._lease_until
             self._known = message.revision
             self._take_lease(message)
             return is_new

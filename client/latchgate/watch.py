@@ -1,4 +1,8 @@
-"""The stream by which a client's cache hears what to drop, and is granted its leases: blocking, and for asyncio."""
+"""The stream by which a client's cache hears what to drop, and is granted its leases: blocking, and for asyncio.
+
+Leases are renewed while somebody asks the cache. One that nobody asks lets its lease run out, so that it costs the
+server nothing and no change waits for it; the next call asks the server, and has the lease renewed.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,7 @@ from latchgate.errors import CallFailed, NotAuthenticated, PermissionDenied, cal
 from latchgate.v1 import verify_service_pb2
 
 _CLOSE_SECONDS = 1.0
+_IDLE_SECONDS = 10.0  # a sign of life, well before the server takes the client for gone
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
 _HOPELESS_PAUSE = 30.0
@@ -63,7 +68,10 @@ class Watching:
         self._stream: _Stream | None = None
 
     def ensure(self) -> None:
-        """See that there is a stream, or will be. A process that was forked off opens its own."""
+        """See that there is a stream, or will be, and a lease. A process that was forked off opens its own."""
+        stream = self._stream
+        if stream is not None and stream.is_idle:
+            stream.wake.set()
         if self._pid == os.getpid() or self._closing.is_set():
             return
         with self._starting:
@@ -103,6 +111,7 @@ class _Stream:
         self._closing = closing
         self._has_ended = False
         self._call: Any = None
+        self.is_idle = False
         self.wake = threading.Event()
 
     def follow(self, stub: Any, metadata: tuple[tuple[str, str], ...], pauses: _Pauses) -> CallFailed | None:
@@ -132,8 +141,18 @@ class _Stream:
             yield self._cache.next_message()
             if is_last:
                 return
-            self.wake.wait(self._cache.pause)
-            self.wake.clear()
+            self._rest()
+
+    def _rest(self) -> None:
+        """Until there is something to say."""
+        idle_for = 0.0
+        while not self.wake.wait(pause := self._cache.pause) and not self._cache.is_active:
+            self.is_idle = True
+            idle_for += pause
+            if idle_for >= _IDLE_SECONDS:
+                break
+        self.is_idle = False
+        self.wake.clear()
 
 
 class AsyncWatching:
@@ -145,10 +164,13 @@ class AsyncWatching:
         self._metadata = metadata
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
+        self._is_idle = False
         self._is_closing = False
 
     def ensure(self) -> None:
-        """See that there is a stream, or will be."""
+        """See that there is a stream, or will be, and a lease."""
+        if self._is_idle:
+            self._wake.set()
         if self._task is None and not self._is_closing:
             # In a context of its own: it outlives the call that happens to start it.
             self._task = asyncio.get_running_loop().create_task(self._run(), context=contextvars.Context())
@@ -199,7 +221,21 @@ class AsyncWatching:
             if is_last:
                 await call.done_writing()
                 return
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._cache.pause):
-                    await self._wake.wait()
-            self._wake.clear()
+            await self._rest()
+
+    async def _rest(self) -> None:
+        """Until there is something to say."""
+        idle_for = 0.0
+        while not await self._is_woken(pause := self._cache.pause) and not self._cache.is_active:
+            self._is_idle = True
+            idle_for += pause
+            if idle_for >= _IDLE_SECONDS:
+                break
+        self._is_idle = False
+        self._wake.clear()
+
+    async def _is_woken(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                return await self._wake.wait()
+        return False

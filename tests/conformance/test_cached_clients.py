@@ -201,6 +201,23 @@ def _all(counts: tuple[int, dict[str, int]]) -> list[int]:
     return [counts[0], *counts[1].values()]
 
 
+@pytest.mark.parametrize("kind", [0, 1], ids=["Client", "AsyncClient"])
+def test_a_client_that_nobody_asks_lets_its_lease_run_out_and_gets_another_at_the_next_call(
+    kind: int, clients: Sequence[Asks], house: House
+) -> None:
+    client, key = clients[kind], house.key()
+    until_cached(client, key.key_string)
+    ends_at = time.monotonic() + SECONDS
+    while client.cache_info().has_lease:
+        assert time.monotonic() < ends_at
+        time.sleep(0.05)
+    began = time.monotonic()
+    house.root.RevokeKey(pb.RevokeKeyRequest(key_id=key.key.key_id))
+    assert time.monotonic() - began < 0.9, "nobody waits for it"
+    assert client.verify(key.key_string).reason == "API_KEY_REVOKED"
+    until_cached(client, house.key().key_string)
+
+
 def test_a_key_with_limits_is_asked_about_every_time(clients: Sequence[Asks], house: House) -> None:
     rate = key_pb2.RateLimit(limit=1_000, period=Duration(seconds=86_400))
     key = house.key(limits=[key_pb2.Limit(name="calls", rate_limit=rate)]).key_string
