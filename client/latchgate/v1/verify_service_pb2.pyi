@@ -283,8 +283,8 @@ Global___BatchVerifyError: _TypeAlias = BatchVerifyError  # noqa: Y015
 @_typing.final
 class WatchKeysRequest(_message.Message):
     """What a caching client tells the server: how far it has come, and what it did alone. Each is answered, which asks for a
-    lease as well, so one is due several times in a lease, and at once after each invalidation. A client that says nothing
-    for a minute is taken for gone.
+    lease as well. One is due several times in a lease for as long as the client wants one, and at once after each
+    invalidation while it has one. A client that says nothing for a minute is taken for gone.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -209,7 +209,7 @@ _MUTATIONS = (
     Mutant(
         "a mutation that changed nothing waits for the state that it found",
         Mutations,
-        "run",
+        "_commit",
         (
             (
                 "revision = transaction.revision - 1 if trail.is_empty else transaction.revision",
