@@ -102,7 +102,7 @@ class DecisionCache:
         self._uses = Uses()
         self._hits = self._misses = 0
         self.is_active = False
-        self.problem = "no call was made yet"
+        self.problem = "no stream is open yet"
         _caches.add(self)
 
     def info(self) -> CacheInfo:
