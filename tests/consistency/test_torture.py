@@ -19,7 +19,7 @@ def test_no_key_is_allowed_once_its_revocation_has_returned(postgres: Postgres) 
     """`make torture` runs for longer, with every fault there is."""
     database_url = postgres.new_database()
     faults = "replica paused,worker killed,feeds terminated,connections stalled,lock held,client paused,client cut off"
-    options = Options(seconds=6, in_flight=4, caching_clients=2, plots=3, faults=faults)
+    options = Options(seconds=9, in_flight=4, caching_clients=2, plots=3, faults=faults)
     report = asyncio.run(torture(options, database_url, make_root_key(database_url)))
     assert not report.failed, "\n".join((*report.judge.violations, *report.complaints))
     assert report.judge.decisive > 1_000

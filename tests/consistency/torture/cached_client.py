@@ -17,7 +17,7 @@ from tests.consistency.torture.judge import ALLOW, ASKED, CACHED, ERROR
 from tests.support.fault_proxy import FaultProxy
 
 _STRETCH = 20
-_PAUSE = 0.01  # after each stretch: what the cache answers takes next to nothing, and would fill the judge's time
+_PAUSE = 0.03  # after each stretch: what the cache answers takes next to nothing, and would fill the judge's time
 
 
 class CachedClient:
