@@ -301,6 +301,7 @@ TRACES_LOST = "traces_lost"
 FIELDS = frozenset(
     {
         "act_as",
+        "address",
         "admin",
         "advice",
         "capability",
