@@ -21,7 +21,6 @@ from types import TracebackType
 
 from google.protobuf.message import Message
 
-_SWITCH_SECONDS = 0.001
 _MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108 - each run makes a folder of its own in it
 _HOW_TO_GET_IT = "h2load is missing: apt-get install nghttp2-client, dnf install nghttp2, or brew install nghttp2"
 _DONE = re.compile(r"requests: \d+ total, \d+ started, (\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored")
@@ -50,12 +49,14 @@ class Shape:
     """How a load is offered.
 
     processes: h2load processes, each with one connection. streams: calls in flight on each. rate: calls a second of all
-    processes together, None for as many as are answered. headers: of each call, in place of those of gRPC.
+    processes together, None for as many as are answered. headers: of each call, in place of those of gRPC. switch: how
+    often each process gets another message, in seconds; it costs this process a little every time.
     """
 
     processes: int = 8
     streams: int = 8
     rate: float | None = None
+    switch: float = 0.001
     headers: Sequence[str] = ("content-type: application/grpc", "te: trailers")
 
 
@@ -171,7 +172,7 @@ class Load:
     def _switch(self, files: Sequence[int]) -> None:
         # A step that shares no factor with how many there are, and so comes past all of them.
         places = itertools.count(len(files), 7_919)
-        while not self._ended.wait(_SWITCH_SECONDS):
+        while not self._ended.wait(self._shape.switch):
             for file in files:
                 os.pwrite(file, self._bodies[next(places) % len(self._bodies)], 0)
 
