@@ -281,7 +281,7 @@ class Faults:
     async def _hold_lock(self) -> None:
         """Be the session of somebody who went for lunch in the middle of a change."""
         self._log.begin("lock held", None)
-        with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
             async with self._cluster.session() as connection, connection.transaction():
                 await connection.execute("SELECT latchgate_begin_change()")
                 await asyncio.sleep(self._random.uniform(0.3, 3))
