@@ -122,14 +122,13 @@ def test_a_repeated_request_creates_nothing_and_returns_the_first_key_without_it
     root: Admin, house: House
 ) -> None:
     tenant_id, request_id = house.tenant(), str(uuid.uuid4())
-    first = root.CreateKey(
-        pb.CreateKeyRequest(key=key_pb2.Key(tenant_id=tenant_id, display_name="first"), request_id=request_id)
-    )
-    again = root.CreateKey(
-        pb.CreateKeyRequest(
-            key=key_pb2.Key(tenant_id=tenant_id, display_name="second"), request_id=request_id.upper(), prefix="other"
-        )
-    )
+    key = key_pb2.Key(tenant_id=tenant_id, display_name="first", expire_time=LATER, tags={"b": "2", "a": "1"})
+    first = root.CreateKey(pb.CreateKeyRequest(key=key, request_id=request_id))
+    # As a command that is given again sends it: in its own order, its times reckoned from another now.
+    key.tags.clear()
+    key.tags.update({"a": "1", "b": "2"})
+    key.expire_time.seconds += 1
+    again = root.CreateKey(pb.CreateKeyRequest(key=key, request_id=request_id.upper()))
     assert again.key == first.key
     assert again.key_string == ""
     assert again.propagation.revision >= first.propagation.revision

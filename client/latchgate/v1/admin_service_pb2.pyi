@@ -995,7 +995,8 @@ class CreateKeyRequest(_message.Message):
     """
     request_id: _builtins.str
     """A UUID. Repeating a call with the same one creates nothing and returns the first key, without its key string.
-    Empty: every call creates a key.
+    Used again for another method or for a call that asks for something else, it is refused as INVALID_ARGUMENT; only
+    expire_time and rotate_by_time may differ. Empty: every call creates a key.
     """
     @_builtins.property
     def key(self) -> _key_pb2.Key:
@@ -1654,7 +1655,8 @@ class RotateKeyRequest(_message.Message):
     """The key to replace. Required."""
     request_id: _builtins.str
     """A UUID. Repeating a call with the same one creates nothing and returns the first successor, without its key string.
-    Empty: every call stands alone.
+    Used again for another method or for a call that asks for something else, it is refused as INVALID_ARGUMENT; only
+    expire_time may differ. Empty: every call stands alone.
     """
     @_builtins.property
     def grace_period(self) -> _duration_pb2.Duration:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from uuid import UUID
 
 from latchgate_server.admin.access import Caller, require_visible, tenant_of_new_key
 from latchgate_server.admin.audit import Change
@@ -14,10 +13,11 @@ from latchgate_server.admin.guard import differing, guard_whole_key
 from latchgate_server.admin.mutations import Mutation, Mutations
 from latchgate_server.admin.paging import Page, PageRequest, PageTokens, position_from, position_to
 from latchgate_server.admin.plans import plan_of_tenant
+from latchgate_server.admin.repeats import key_made_before
 from latchgate_server.core import lifecycle
 from latchgate_server.core.errors import EtagMismatch, KeyLimitReached, ResourceNotFound
 from latchgate_server.core.model import HashProfile, Key, KeyState
-from latchgate_server.core.ports import KeyFilter, Reader
+from latchgate_server.core.ports import KeyFilter, Reader, RepeatableCall
 from latchgate_server.hashing import NewCredential, SecretHasher
 
 
@@ -35,12 +35,13 @@ class Keys:
         self._default_prefix = default_prefix
 
     async def create(
-        self, caller: Caller, draft: Key, prefix: str, request_id: UUID | None
+        self, caller: Caller, draft: Key, prefix: str, call: RepeatableCall | None
     ) -> tuple[Key, NewCredential | None, Propagation]:
         """Create a key and return it with its credential.
 
-        A repeated request_id creates nothing and returns the first key, without credential. Raises ResourceNotFound for
-        its tenant or a role, EscalationRefused, KeyLimitReached, Overloaded.
+        A repeated request creates nothing and returns the first key, without credential. Raises ResourceNotFound for
+        its tenant or a role, InvalidRequest where the id of the request was another call's, EscalationRefused,
+        KeyLimitReached, Overloaded.
         """
         credential = self._hasher.make_credential(prefix or self._default_prefix)
         # Before the transaction: nobody waits for the revision clock while a secret is hashed.
@@ -48,8 +49,8 @@ class Keys:
 
         async def change(mutation: Mutation) -> tuple[Key, NewCredential | None]:
             transaction, admitted = mutation.transaction, mutation.caller
-            if request_id and (first := await transaction.read.find_request(admitted.key_id, request_id)):
-                return require_visible(await transaction.read.get_key(first), first, admitted), None
+            if first := await key_made_before(mutation, call):
+                return first, None
             key = replace(
                 draft,
                 key_id=credential.key_id,
@@ -64,8 +65,8 @@ class Keys:
             if plan and 0 < plan.max_keys <= await transaction.read.count_live_keys(key.tenant_id):
                 raise KeyLimitReached(plan.max_keys)
             await transaction.insert_key(key, sealed)
-            if request_id:
-                await transaction.insert_request(admitted.key_id, request_id, key.key_id)
+            if call:
+                await transaction.insert_request(admitted.key_id, call, key.key_id)
             created = require_visible(await transaction.read.get_key(key.key_id), key.key_id, admitted)
             mutation.audit(Change(before=None, after=created))
             return created, credential

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
-from uuid import UUID
 
 from latchgate_server.admin.access import Caller, require_visible
 from latchgate_server.admin.audit import Change
@@ -12,8 +11,10 @@ from latchgate_server.admin.barrier import Propagation
 from latchgate_server.admin.guard import guard_whole_key
 from latchgate_server.admin.mutations import Mutation, Mutations
 from latchgate_server.admin.plans import plan_of_tenant
+from latchgate_server.admin.repeats import key_made_before
 from latchgate_server.core import key_format, lifecycle
 from latchgate_server.core.model import HashProfile, Key, KeyState
+from latchgate_server.core.ports import RepeatableCall
 from latchgate_server.hashing import NewCredential, SecretHasher
 
 
@@ -33,13 +34,14 @@ class Rotation:
         *,
         grace: float,
         expire_time: datetime | None,
-        request_id: UUID | None,
+        call: RepeatableCall | None,
     ) -> tuple[Key, NewCredential | None, Key, Propagation]:
         """Create the key's successor; returns it, its credential, and the key as it is now.
 
         grace: seconds that the key stays valid; 0 revokes it at once. expire_time: the successor's; None: as far from
-        now as the key's was from its creation, or never. A repeated request_id returns the first successor, without
-        credential. Raises ResourceNotFound, IllegalTransition, EscalationRefused, Overloaded.
+        now as the key's was from its creation, or never. A repeated request returns the first successor, without
+        credential. Raises ResourceNotFound, InvalidRequest where the id of the request was another call's,
+        IllegalTransition, EscalationRefused, Overloaded.
         """
         # The prefix of the id that was asked for: whether such a key exists is looked at under the lock.
         credential = self._hasher.make_credential(key_format.prefix_of(key_id) or self._default_prefix)
@@ -48,8 +50,8 @@ class Rotation:
         async def change(mutation: Mutation) -> tuple[Key, NewCredential | None, Key]:
             transaction, admitted = mutation.transaction, mutation.caller
             before = require_visible(await transaction.read.get_key(key_id), key_id, admitted)
-            if request_id and (first := await transaction.read.find_request(admitted.key_id, request_id)):
-                return require_visible(await transaction.read.get_key(first), first, admitted), None, before
+            if first := await key_made_before(mutation, call):
+                return first, None, before
             now = transaction.time
             expired = before.expired or (before.expire_time is not None and before.expire_time <= now)
             lifecycle.check_rotation(before.state, expired=expired, has_successor=bool(before.successor_key_id))
@@ -61,8 +63,8 @@ class Rotation:
 
             await transaction.insert_key(successor, sealed)
             retired = await transaction.update_key(before, after)
-            if request_id:
-                await transaction.insert_request(admitted.key_id, request_id, successor.key_id)
+            if call:
+                await transaction.insert_request(admitted.key_id, call, successor.key_id)
             created = require_visible(await transaction.read.get_key(successor.key_id), successor.key_id, admitted)
             mutation.audit(Change(before=None, after=created))
             mutation.audit(Change(before=before, after=retired))

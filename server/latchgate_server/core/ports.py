@@ -134,6 +134,25 @@ class NewImport:
     secret: SecretHash
 
 
+@dataclass(frozen=True, slots=True)
+class RepeatableCall:
+    """A call that makes one key however often it is repeated.
+
+    request_id: the caller's own. digest: of what it asks for, so that the id cannot stand for another call.
+    """
+
+    request_id: UUID
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierCall:
+    """The key that a repeatable call made. digest: None where a version that kept none made it."""
+
+    key_id: str
+    digest: bytes | None
+
+
 class Reader(Protocol):
     """Reads of one moment each. All raise StoreUnavailable or Overloaded where the database gives no answer."""
 
@@ -215,8 +234,8 @@ class Reader(Protocol):
         """How many of the tenant's keys are neither revoked nor replaced by a successor."""
         ...
 
-    async def find_request(self, actor: str, request_id: UUID) -> str | None:
-        """The id of the key that this actor's request made, or None."""
+    async def find_request(self, actor: str, request_id: UUID) -> EarlierCall | None:
+        """What this actor's call with that id made, or None."""
         ...
 
     async def list_audit_events(
@@ -326,8 +345,8 @@ class Transaction(Protocol):
         """Note that so much counts as taken of the limit from now on."""
         ...
 
-    async def insert_request(self, actor: str, request_id: UUID, key_id: str) -> None:
-        """Remember which key a request made."""
+    async def insert_request(self, actor: str, call: RepeatableCall, key_id: str) -> None:
+        """Remember which key a call made."""
         ...
 
     async def last_audit_event(self) -> tuple[int, bytes]:

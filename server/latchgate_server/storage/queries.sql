@@ -501,11 +501,11 @@ FROM keys AS k WHERE k.key_id = ANY ($1::text[])
 SELECT set_config('plan_cache_mode', 'force_custom_plan', true), set_config('enable_mergejoin', 'off', true)
 
 -- name: find_request
--- The key that this actor's request made. At most one row.
-SELECT key_id FROM key_requests WHERE actor = $1 AND request_id = $2
+-- The key that this actor's request made, and what it asked for. At most one row.
+SELECT key_id, call FROM key_requests WHERE actor = $1 AND request_id = $2
 
 -- name: insert_request
-INSERT INTO key_requests (actor, request_id, key_id) VALUES ($1, $2, $3)
+INSERT INTO key_requests (actor, request_id, key_id, call) VALUES ($1, $2, $3, $4)
 
 -- name: audit_events_after
 -- A stretch of the chain, oldest first, behind the sequence $1. At most $2 rows.

@@ -13,6 +13,7 @@ from latchgate_server.core.model import Key, Plan, Role, Tenant
 from latchgate_server.core.ports import (
     AuditEvent,
     AuditFilter,
+    EarlierCall,
     FormsRead,
     KeyFilter,
     ListPosition,
@@ -115,9 +116,9 @@ class PostgresReader:
     async def count_live_keys(self, tenant_id: str) -> int:
         return int((await self._one("count_live_keys", tenant_id))["keys"])
 
-    async def find_request(self, actor: str, request_id: UUID) -> str | None:
+    async def find_request(self, actor: str, request_id: UUID) -> EarlierCall | None:
         row = await self._row("find_request", actor, request_id)
-        return row["key_id"] if row else None
+        return EarlierCall(row["key_id"], row["call"]) if row else None
 
     async def list_audit_events(
         self, matching: AuditFilter, before: ListPosition | None, limit: int

@@ -412,7 +412,8 @@ CREATE TABLE public.key_requests (
     actor text NOT NULL,
     request_id uuid NOT NULL,
     key_id text NOT NULL,
-    create_time timestamp with time zone DEFAULT now() NOT NULL
+    create_time timestamp with time zone DEFAULT now() NOT NULL,
+    call bytea
 );
 
 CREATE TABLE public.key_roles (

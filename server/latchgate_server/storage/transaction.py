@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from latchgate_server.core.charging import HeldLimit
 from latchgate_server.core.errors import ResourceNotFound
 from latchgate_server.core.model import HashProfile, Key, Plan, Role, SecretHash, Tenant
-from latchgate_server.core.ports import AuditEvent, NewImport
+from latchgate_server.core.ports import AuditEvent, NewImport, RepeatableCall
 from latchgate_server.storage.failures import told_plainly
 from latchgate_server.storage.pool import Connection
 from latchgate_server.storage.queries import SQL
@@ -106,8 +105,8 @@ class PostgresTransaction:
     async def set_limit(self, held: HeldLimit, spent: int) -> None:
         await self._run("set_limit", held.holder.name, held.holder_id, held.limit.name, spent)
 
-    async def insert_request(self, actor: str, request_id: UUID, key_id: str) -> None:
-        await self._run("insert_request", actor, request_id, key_id)
+    async def insert_request(self, actor: str, call: RepeatableCall, key_id: str) -> None:
+        await self._run("insert_request", actor, call.request_id, key_id, call.digest)
 
     async def last_audit_event(self) -> tuple[int, bytes]:
         return self._audit_end

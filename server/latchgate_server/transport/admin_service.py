@@ -191,8 +191,8 @@ class AdminServicer(AdmitsAdministrators, admin_service_pb2_grpc.AdminServiceSer
 
     @admin_rpc
     async def CreateKey(self, request: pb.CreateKeyRequest, caller: Caller) -> pb.CreateKeyResponse:
-        draft, request_id = new_key_from(request)
-        key, credential, propagation = await self._keys.create(caller, draft, request.prefix, request_id)
+        draft, repeatable = new_key_from(request)
+        key, credential, propagation = await self._keys.create(caller, draft, request.prefix, repeatable)
         return pb.CreateKeyResponse(
             key=key_to(key, self._clock.now()),
             key_string=credential.key_string if credential else "",
@@ -256,9 +256,9 @@ class AdminServicer(AdmitsAdministrators, admin_service_pb2_grpc.AdminServiceSer
 
     @admin_rpc
     async def RotateKey(self, request: pb.RotateKeyRequest, caller: Caller) -> pb.RotateKeyResponse:
-        grace, expire_time, request_id = rotation_from(request)
+        grace, expire_time, repeatable = rotation_from(request)
         key, credential, predecessor, propagation = await self._rotation.rotate(
-            caller, request.key_id, grace=grace, expire_time=expire_time, request_id=request_id
+            caller, request.key_id, grace=grace, expire_time=expire_time, call=repeatable
         )
         now = self._clock.now()
         return pb.RotateKeyResponse(

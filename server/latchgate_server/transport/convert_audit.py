@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from uuid import UUID
 
 from latchgate.v1 import admin_service_pb2, audit_pb2, decision_pb2
 from latchgate_server.admin.explain import CheckExplained
 from latchgate_server.core import bounds
-from latchgate_server.core.ports import AuditEvent, AuditFilter
+from latchgate_server.core.ports import AuditEvent, AuditFilter, RepeatableCall
 from latchgate_server.transport.convert_admin import time_to
 from latchgate_server.transport.fields import Fields, set_claims
+from latchgate_server.transport.repeatable_calls import repeatable_call_from
 
 _Explanation = admin_service_pb2.ExplainKeyResponse
 
@@ -67,7 +67,7 @@ def explanation_to(checks: Sequence[CheckExplained]) -> _Explanation:
     )
 
 
-def rotation_from(request: admin_service_pb2.RotateKeyRequest) -> tuple[float, datetime | None, UUID | None]:
+def rotation_from(request: admin_service_pb2.RotateKeyRequest) -> tuple[float, datetime | None, RepeatableCall | None]:
     """The grace period in seconds, the successor's expire_time, and the id of the request. Raises InvalidRequest."""
     fields = Fields()
     fields.key_id("key_id", request.key_id)
@@ -75,9 +75,9 @@ def rotation_from(request: admin_service_pb2.RotateKeyRequest) -> tuple[float, d
     if not 0 <= grace <= bounds.GRACE_PERIOD_SECONDS:
         fields.wrong("grace_period", f"0 to {bounds.GRACE_PERIOD_SECONDS} seconds")
     expire_time = fields.time("expire_time", request.expire_time) if request.HasField("expire_time") else None
-    request_id = fields.uuid("request_id", request.request_id)
+    repeatable = repeatable_call_from(fields, request)
     fields.check()
-    return grace, expire_time, request_id
+    return grace, expire_time, repeatable
 
 
 def leaks_from(request: admin_service_pb2.ReportLeakedKeysRequest) -> tuple[Sequence[str], str]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from uuid import UUID
 
 from latchgate.v1 import admin_service_pb2, key_pb2
 from latchgate_server.core import bounds
 from latchgate_server.core.key_format import is_prefix
 from latchgate_server.core.model import Key
-from latchgate_server.core.ports import KeyFilter
+from latchgate_server.core.ports import KeyFilter, RepeatableCall
 from latchgate_server.transport.convert_admin import limits_from, limits_to, time_to
 from latchgate_server.transport.fields import Fields, set_claims
+from latchgate_server.transport.repeatable_calls import repeatable_call_from
 
 _CHANGEABLE: Mapping[str, Sequence[str]] = {
     "display_name": ["display_name"],
@@ -35,17 +35,17 @@ _CHANGEABLE: Mapping[str, Sequence[str]] = {
 """What an update mask may name, and the fields of Key that it stands for."""
 
 
-def new_key_from(request: admin_service_pb2.CreateKeyRequest) -> tuple[Key, UUID | None]:
+def new_key_from(request: admin_service_pb2.CreateKeyRequest) -> tuple[Key, RepeatableCall | None]:
     """The key that is asked for, with an empty key id, and the id of the request. Raises InvalidRequest."""
     fields = Fields()
     if request.prefix and not is_prefix(request.prefix):
         fields.wrong("prefix", f"a letter, then up to {bounds.KEY_PREFIX_LENGTH - 1} of a-z, 0-9 and '_'")
-    request_id = fields.uuid("request_id", request.request_id)
+    repeatable = repeatable_call_from(fields, request)
     key = key_fields_from(fields, request.key)
     if request.key.tenant_id:
         fields.tenant_id("key.tenant_id", request.key.tenant_id)
     fields.check()
-    return key, request_id
+    return key, repeatable
 
 
 def key_changes_from(request: admin_service_pb2.UpdateKeyRequest) -> Mapping[str, object]:
