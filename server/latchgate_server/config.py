@@ -31,6 +31,8 @@ from latchgate_server.core.replication import LONGEST_LEASE, SHORTEST_CLIENT_LEA
 from latchgate_server.hashing import PEPPER_BYTES, Peppers
 
 CONFIG_FILE = "latchgate.toml"
+SMALLEST_MEMORY = 256 * 2**20
+"""For all workers together; one that does nothing yet has some 80 MiB."""
 _PREFIX = "LATCHGATE_"
 _CONFIG = _PREFIX + "CONFIG"
 # What is no setting of the server: where that file is, and what client commands read.
@@ -44,6 +46,8 @@ _OTHER_VARIABLES = frozenset(
     )
 )
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_SIZES = {"MiB": 2**20, "GiB": 2**30}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(MiB|GiB)")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
@@ -59,6 +63,18 @@ def _seconds(value: object) -> object:
     if match is None:
         raise ValueError("a duration such as 3s, 500ms or 5m is expected")
     return float(match[1]) * _UNITS[match[2]]
+
+
+def _bytes(value: object) -> object:
+    """Bytes from text such as `512MiB`; none from an empty one."""
+    if not isinstance(value, str):
+        return value
+    if not value:
+        return None
+    match = _SIZE.fullmatch(value.strip())
+    if match is None:
+        raise ValueError("an amount of memory such as 512MiB or 2GiB is expected")
+    return int(float(match[1]) * _SIZES[match[2]])
 
 
 def _file(value: object) -> object:
@@ -97,6 +113,7 @@ class Settings(BaseSettings):
     denial_detail: Literal["full", "uniform"] = "full"
     denials: dict[str, Any] = {}
     workers: Annotated[int, Field(ge=1, le=256)] = 1
+    memory_limit: Annotated[Annotated[int, Field(ge=SMALLEST_MEMORY)] | None, BeforeValidator(_bytes)] = None
     drain_delay: Annotated[Seconds, Field(ge=0, le=600)] = 0.0
     limit_store: SecretStr = SecretStr("memory")
     on_limit_store_loss: Literal["share", "deny"] = "share"

@@ -98,6 +98,13 @@ RECORD_READS = Counter(
     "Queries by which verifications read records, or forms of imported keys, from the database.",
     registry=REGISTRY,
 )
+CONNECTIONS_SHED = Counter(
+    "latchgate_connections_shed",
+    "Connections that were closed to keep the process from being filled, by cause: connections, too many on a port; "
+    "memory, too much of it taken.",
+    ["cause"],
+    registry=REGISTRY,
+)
 LEASE_VALID = Gauge(
     "latchgate_lease_valid",
     "1 while records in memory may be decided on, else 0. With several workers, the least of them.",
@@ -263,6 +270,8 @@ STARTING = "starting"
 SERVING = "serving"
 DRAINING = "draining"
 NO_FAREWELL = "no_farewell"
+CONNECTIONS_SHED_EVENT = "connections_shed"
+MEMORY_SHORT = "memory_short"
 STOPPED = "stopped"
 INTERNAL_ERROR = "internal_error"
 UNDECIDED_EVENT = "undecided"
@@ -305,6 +314,7 @@ FIELDS = frozenset(
         "admin",
         "advice",
         "capability",
+        "cause",
         "certificate",
         "client_ip",
         "code",
@@ -319,6 +329,7 @@ FIELDS = frozenset(
         "key_id",
         "keys",
         "lease",
+        "memory",
         "method",
         "metrics",
         "name",
@@ -334,6 +345,7 @@ FIELDS = frozenset(
         "settings",
         "slept_since",
         "stale",
+        "taken",
         "task",
         "tenant_id",
         "trace_id",

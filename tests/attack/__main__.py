@@ -25,6 +25,7 @@ def main() -> int:
     parser.add_argument("--amount", type=int, default=5, help="how much of each; 1 is what the tests do")
     parser.add_argument("--only", default=",".join(ATTACKS), help="which, with commas between")
     parser.add_argument("--transports", default="native,grpcio")
+    parser.add_argument("--memory", default="512MiB", help="LATCHGATE_MEMORY_LIMIT; four fifths of it are the mark")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="latchgate-"))
     failed = False
@@ -35,7 +36,7 @@ def main() -> int:
             assert done.returncode == 0, done.stderr
             key = make_root_key(postgres.url)
             for transport in options.transports.split(","):
-                with ServerProcess(postgres.url, {"transport": transport}) as server:
+                with ServerProcess(postgres.url, {"transport": transport, "memory_limit": options.memory}) as server:
                     for name in options.only.split(","):
                         failed |= _attack(server, key, transport, name, options.amount)
                     failed |= any("Traceback" in line for line in server.log)
@@ -53,6 +54,7 @@ def _attack(server: ServerProcess, key: str, transport: str, name: str, amount: 
     print(
         f"{transport:8}{name:24}{sent:>9,}{took:>9.1f}{len(bystander.took):>15}{bystander.longest * 1e3:>6.0f} ms"
         f"{bystander.grown:>6.0f} MiB  (now {memory(server.pid):.0f})",
+        *([f"{bystander.resets} resets"] if bystander.resets else []),
         *bystander.failed[:1],
         flush=True,
     )

@@ -13,10 +13,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 
-from h2.connection import H2Connection
-from h2.exceptions import ProtocolError
-
 from latchgate.v1.verify_service_pb2 import BatchVerifyRequest, VerifyRequest
+from tests.attack.hoards import HOARDS
 from tests.attack.wire import (
     BATCH_VERIFY,
     CONTINUATION,
@@ -275,44 +273,6 @@ def _piled_up(address: str, connections: int, opening: bytes) -> int:
     return sent
 
 
-def messages_never_ended(address: str, amount: int) -> int:
-    """Messages of the largest size that is taken, on as many streams as there may be, all but their last byte.
-
-    This one keeps to the rules, and sends only what the server's flow control asks for. Counts kibibytes.
-    """
-    sent = 0
-    with ExitStack() as stack:
-        for _ in range(2 * amount):
-            with suppress(OSError, ProtocolError):
-                wire = stack.enter_context(Wire(address, preface=False))
-                sent += _send_almost_all(wire, streams=8, size=2 * 1024 * 1024)
-        time.sleep(0.5)
-    return sent // 1_024
-
-
-def _send_almost_all(wire: Wire, streams: int, size: int) -> int:
-    http = H2Connection()
-    http.initiate_connection()
-    headers = [(":method", "POST"), (":scheme", "http"), (":path", VERIFY), (":authority", "localhost")]
-    left = dict.fromkeys(_streams(streams), size - 1)
-    for stream in left:
-        http.send_headers(stream, [*headers, ("content-type", "application/grpc"), ("te", "trailers")])
-        http.send_data(stream, b"\0" + struct.pack("!I", size))
-    sent, patience = 0, 10
-    while any(left.values()) and patience:
-        before = sent
-        for stream in left:
-            while room := min(left[stream], http.local_flow_control_window(stream), http.max_outbound_frame_size):
-                http.send_data(stream, bytes(room))
-                left[stream] -= room
-                sent += room
-        wire.send(http.data_to_send())
-        patience = 10 if sent > before else patience - 1
-        time.sleep(0.001 if sent > before else 0.02)
-        http.receive_data(wire.drain())
-    return sent
-
-
 ATTACKS: Mapping[str, Attack] = {
     attack.__name__: attack
     for attack in (
@@ -332,6 +292,6 @@ ATTACKS: Mapping[str, Attack] = {
         priority_flood,
         answers_never_read,
         answers_never_allowed,
-        messages_never_ended,
+        *HOARDS,
     )
 }

@@ -17,13 +17,17 @@ from tests.support.server import ServerProcess, Verify
 
 _PAUSE_SECONDS = 0.01
 _TRIES = 10
+_RESET = "CANCELLED"
+"""What gRPC's client calls a reset, by which grpcio refuses calls where too many wait."""
+_RESET_PAUSE_SECONDS = 0.1
 
 
 @dataclass
 class Bystander:
     """Verifies a key again and again, in a thread, while the context lasts. Also looks at the server's memory.
 
-    took: seconds of each call. failed: what went wrong instead. most: the most memory that the server had, in MiB.
+    took: seconds of each call. failed: what went wrong instead. resets: calls that grpcio refused.
+    most: the most memory that the server had, in MiB.
     """
 
     server: ServerProcess
@@ -31,9 +35,10 @@ class Bystander:
     took: list[float] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     most: float = 0.0
+    resets: int = 0
 
     def __enter__(self) -> Bystander:
-        self._verify = Verify(self.server.verify_address)
+        self._verify = Verify(self.server.verify_address, credentials=self.server.credentials)
         self.ask()
         self.before = self.most = memory(self.server.pid)
         self._stopping = threading.Event()
@@ -71,9 +76,11 @@ class Bystander:
                 decision = self._verify(self.key).decision
             except grpc.RpcError as error:
                 told = refusal_of(error)
-                if told.retry_after is None:
+                if told.message == _RESET:
+                    self.resets += 1
+                elif told.retry_after is None:
                     return self.failed.append(f"{told.code.name}: {told.message}")
-                time.sleep(told.retry_after)
+                time.sleep(told.retry_after or _RESET_PAUSE_SECONDS)
             else:
                 self.took.append(time.monotonic() - began)
                 return None if decision == ALLOW else self.failed.append(f"decision {decision}")

@@ -20,6 +20,7 @@ from tests.attack.wire import DATA, END_HEADERS, END_STREAM, HEADERS, Wire, call
 from tests.support.postgres import Postgres
 from tests.support.server import ServerProcess, Verify, make_root_key
 
+MEMORY_LIMIT = "320MiB"
 MOST_MEBIBYTES = 250
 """By how much any attack of this size may make the server grow; several send or stand for more than that."""
 LONGEST_SECONDS = 15.0
@@ -36,7 +37,7 @@ def database(postgres: Postgres) -> tuple[str, str]:
 def attacked(request: pytest.FixtureRequest, database: tuple[str, str]) -> Iterator[ServerProcess]:
     """A server for all attacks, one after the other: what one leaves behind, the next meets."""
     url, _ = database
-    with ServerProcess(url, {"transport": request.param}) as server:
+    with ServerProcess(url, {"transport": request.param, "memory_limit": MEMORY_LIMIT}) as server:
         yield server
         log = "".join(server.log)
     assert "Traceback" not in log

@@ -23,6 +23,7 @@ LARGEST_WINDOW = 2**31 - 1
 VERIFY = "/latchgate.v1.VerifyService/Verify"
 BATCH_VERIFY = "/latchgate.v1.VerifyService/BatchVerify"
 
+_TRIES = 20
 _SEND_SECONDS = 0.5
 """For how long a send may stand still: then the server has stopped reading, which is an answer as well."""
 
@@ -139,10 +140,13 @@ class Wire:
 def many(address: str, count: int, *, preface: bool = True) -> Iterator[list[Wire]]:
     """As many connections at once as the server takes, `count` at most."""
     wires: list[Wire] = []
+    patience = _TRIES
     try:
-        with suppress(OSError):
-            while len(wires) < count:
+        while len(wires) < count and patience:
+            try:
                 wires.append(Wire(address, preface=preface))
+            except OSError:  # such as a queue of connections that is full for the moment
+                patience -= 1
         yield wires
     finally:
         for wire in wires:

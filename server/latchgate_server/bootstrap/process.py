@@ -31,15 +31,18 @@ from latchgate_server.bootstrap.data_plane import (
     open_usage,
 )
 from latchgate_server.bootstrap.database import open_database
+from latchgate_server.bootstrap.memory import memory_share
 from latchgate_server.bootstrap.reload import Reload
 from latchgate_server.bootstrap.tasks import Tasks
 from latchgate_server.bootstrap.watching import watch
 from latchgate_server.config import Settings
 from latchgate_server.core.errors import StoreUnavailable
+from latchgate_server.core.ports import Clock
 from latchgate_server.hashing import SecretHasher
 from latchgate_server.service_manager import READY, STOPPING, tell_service_manager
 from latchgate_server.system import SystemClock, SystemEntropy
 from latchgate_server.transport.admin_service import AdminServicer
+from latchgate_server.transport.doorkeeper import Doorkeeper, allowed_connections
 from latchgate_server.transport.ext_authz import AuthorizationServicer
 from latchgate_server.transport.request_ids import RequestIds
 from latchgate_server.transport.server import (
@@ -247,6 +250,7 @@ async def _start(settings: Settings, transport: Transport, stack: AsyncExitStack
         await server.set_serving()
         # One that ends by itself ends the process, which others can see; a process that beats and is deaf they cannot.
         tasks.start(server.run())
+    tasks.start(_doorkeeper(settings, [verify.address, admin.address], clock).run())
     tasks.start(watch(verify, data_plane, database.pools, clock, settings.lease))
     addresses = Addresses(verify.address, admin.address, metrics)
     return _Process((verify, admin), addresses, tasks, data_plane, following, usage, reload)
@@ -276,6 +280,16 @@ async def _build_servers(
     if tls is not None:
         tasks.start(tls.watch(clock))
     return verify, admin, reload
+
+
+def _doorkeeper(settings: Settings, addresses: Sequence[str], clock: Clock) -> Doorkeeper:
+    return Doorkeeper(
+        addresses,
+        clock,
+        memory=memory_share(settings),
+        encrypted=settings.tls_cert is not None,
+        connections=allowed_connections(),
+    )
 
 
 async def _first_beat(feed: Feed, lease: float) -> None:

@@ -19,6 +19,7 @@ from latchgate.v1 import admin_service_pb2, admin_service_pb2_grpc
 from latchgate_server.core.ports import Clock
 from latchgate_server.transport.admin_service import AdminServicer
 from latchgate_server.transport.caller_key import Metadata
+from latchgate_server.transport.doorkeeper import CONNECTIONS
 from latchgate_server.transport.envoy_reflection import described_services
 from latchgate_server.transport.ext_authz import PATH as AUTHORIZATION_PATH
 from latchgate_server.transport.ext_authz import SERVICE as AUTHORIZATION_SERVICE
@@ -44,8 +45,8 @@ _GRPCIO_OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.max_concurrent_streams", 32),
     ("grpc.server.max_pending_requests", 128),
     ("grpc.server.max_pending_requests_hard_limit", 256),
-    # Beyond that they are closed at once, so that strangers leave us files for the database. Native has no such bound.
-    ("grpc.max_allowed_incoming_connections", 4_096),
+    # Beyond that they are closed at once, whoever they are. doorkeeper.py keeps it from coming to that, on native too.
+    ("grpc.max_allowed_incoming_connections", 2 * CONNECTIONS),
 )
 
 
