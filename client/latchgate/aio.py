@@ -1,9 +1,10 @@
-"""The client for asyncio, and the batches in which its calls may travel together."""
+"""The client for asyncio."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -11,11 +12,12 @@ import grpc
 
 from latchgate.cache import CACHE_SIZE, CacheInfo
 from latchgate.client import TIMEOUT, cache_for
+from latchgate.company import Company
 from latchgate.connection import TLS, metadata_of, open_aio_channel
 from latchgate.errors import CallFailed, call_failed
-from latchgate.queries import BATCH_SIZE, answers_from, batches_of, completed, keep_all, request_of, unknown
+from latchgate.queries import BATCH_SIZE, Answer, Batch, Single, batch_of, batches_of, completed, keep_all, unknown
 from latchgate.reaching import explained_aio
-from latchgate.results import Query, Question, Verification, verification_from
+from latchgate.results import Query, Question, Verification
 from latchgate.retries import Retries
 from latchgate.v1 import verify_service_pb2_grpc
 from latchgate.watch import AsyncWatching
@@ -24,10 +26,11 @@ from latchgate.watch import AsyncWatching
 class AsyncClient:
     """Asks VerifyService. Belongs to one event loop; close it, or use it in an `async with`.
 
-    address: `HOST:PORT` or `unix:PATH`. key: the caller's own key string, where the server asks for one; always with a
-    cache. cache: repeat decisions without asking, for as long as the server says that nothing has changed. cache_size:
-    how many. coalesce: let calls that are made in the same turn of the event loop travel together. timeout: seconds for
-    each call, its retries included. tls: None: plaintext.
+    address: `HOST:PORT`, `unix:PATH`, or several replicas as `ipv4:HOST:PORT,HOST:PORT`. key: the caller's own key
+    string, where the server asks for one; always with a cache. cache: repeat decisions without asking, for as long
+    as the server says that nothing has changed. cache_size: how many. coalesce: let calls that are made in the same
+    turn of the event loop travel together. timeout: seconds for each call, its retries included. tls: None:
+    plaintext.
     """
 
     def __init__(
@@ -50,7 +53,7 @@ class AsyncClient:
         self._retries = Retries()
         self._cache = cache_for(key, cache_size) if cache else None
         self._watching = AsyncWatching(self._cache, self._stub, self._metadata) if self._cache else None
-        self._company = _Company(self._ask_many) if coalesce else None
+        self._company = Company(partial(self._call, self._stub.BatchVerify)) if coalesce else None
 
     def __repr__(self) -> str:
         return f"AsyncClient({self._address!r})"
@@ -81,6 +84,8 @@ class AsyncClient:
         """
         if self._cache is not None and (known := self._cache.look_up(key, **question)) is not None:
             return known
+        if self._company is not None and self._cache is None:
+            return await self._company.join(key, **question)
         return await self._ask(Query(key=key, **question))
 
     async def verify_query(self, query: Query) -> Verification:
@@ -89,7 +94,7 @@ class AsyncClient:
             return known
         return await self._ask(query)
 
-    async def verify_many(self, queries: Iterable[Query]) -> list[Verification | CallFailed]:
+    async def verify_many(self, queries: Iterable[Query]) -> list[Answer]:
         """An answer for each query, in their order; one that is malformed or cannot be decided fails alone.
 
         Travels in batches of up to 1,000. Raises CallFailed where a whole batch fails.
@@ -101,25 +106,29 @@ class AsyncClient:
         return completed(known, await self._ask_many(unknown(asked, known)))
 
     async def _ask(self, query: Query) -> Verification:
-        if self._company is not None:
-            answer = await self._company.ask(query)
-            if isinstance(answer, CallFailed):
-                raise answer
-            return answer
         life = self._begin()
-        verification = verification_from(await self._call(self._stub.Verify, query.to_message(), query.cost))
+        verification = await self._told(query)
         if self._cache is not None:
             self._cache.keep(life, query, verification)
         return verification
 
-    async def _ask_many(self, queries: Iterable[Query]) -> list[Verification | CallFailed]:
-        answers: list[Verification | CallFailed] = []
+    async def _told(self, query: Query) -> Verification:
+        if self._company is not None:
+            return await self._company.join(query.key, **query.question())
+        single = Single(query)
+        await self._call(self._stub.Verify, single)
+        return single.answer
+
+    async def _ask_many(self, queries: Iterable[Query]) -> list[Answer]:
+        answers: list[Answer] = []
         for batch in batches_of(queries, BATCH_SIZE):
             life = self._begin()
-            told = answers_from(await self._call(self._stub.BatchVerify, *request_of(batch)))
+            told: dict[int, Answer] = {}
+            await self._call(self._stub.BatchVerify, batch_of(batch, told.__setitem__))
+            some = [told[place] for place in range(len(batch))]
             if self._cache is not None:
-                keep_all(self._cache, life, batch, told)
-            answers += told
+                keep_all(self._cache, life, batch, some)
+            answers += some
         return answers
 
     def _begin(self) -> int:
@@ -129,59 +138,27 @@ class AsyncClient:
         self._watching.ensure()
         return self._cache.begin()
 
-    async def _call(self, method: Any, request: Any, cost: int) -> Any:
+    async def _call(self, method: Any, asked: Single | Batch) -> None:
+        """Ask until everything is answered. Raises CallFailed where it fails as a whole."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         attempt = 0
         while True:
             attempt += 1
+            failed: CallFailed | None
             try:
                 # Where there is no connection yet, or none any more, a call waits for one: it cannot have been charged.
                 remaining = deadline - loop.time()
-                response = await method(request, timeout=remaining, metadata=self._metadata, wait_for_ready=True)
+                response = await method(asked.request, timeout=remaining, metadata=self._metadata, wait_for_ready=True)
             except grpc.aio.AioRpcError as error:
                 failed = call_failed(error)
             else:
-                self._retries.note_success()
-                return response
-            pause = self._retries.pause(failed, attempt, cost)
+                failed = asked.hear(response)
+                if failed is None:
+                    self._retries.note_success()
+                    return
+            pause = self._retries.pause(failed, attempt, asked.cost)
             if pause is None or loop.time() + pause >= deadline:
-                raise await explained_aio(failed, self._channel, self._address, self._tls) from None
+                asked.fail(await explained_aio(failed, self._channel, self._address, self._tls))
+                return
             await asyncio.sleep(pause)
-
-
-class _Company:
-    """Calls that travel together: those of one turn of the event loop. None waits for another that has not come yet."""
-
-    def __init__(self, ask_many: Callable[[Iterable[Query]], Awaitable[list[Verification | CallFailed]]]) -> None:
-        self._ask_many = ask_many
-        self._waiting: list[tuple[Query, asyncio.Future[Verification | CallFailed]]] = []
-        self._travelling: set[asyncio.Task[None]] = set()
-
-    async def ask(self, query: Query) -> Verification | CallFailed:
-        loop = asyncio.get_running_loop()
-        if not self._waiting:
-            loop.call_soon(self._leave)
-        answer: asyncio.Future[Verification | CallFailed] = loop.create_future()
-        self._waiting.append((query, answer))
-        return await answer
-
-    def _leave(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for start in range(0, len(waiting), BATCH_SIZE):
-            task = asyncio.get_running_loop().create_task(self._travel(waiting[start : start + BATCH_SIZE]))
-            self._travelling.add(task)
-            task.add_done_callback(self._travelling.discard)
-
-    async def _travel(self, party: list[tuple[Query, asyncio.Future[Verification | CallFailed]]]) -> None:
-        try:
-            answers = await self._ask_many([query for query, _ in party])
-        except CallFailed as error:
-            answers = [error] * len(party)
-        except BaseException:
-            for _, answer in party:
-                answer.cancel()
-            raise
-        for (_, answer), told in zip(party, answers, strict=True):
-            if not answer.done():
-                answer.set_result(told)

@@ -24,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
+from latchgate.decoding import seconds_of
 from latchgate.frozen import frozen
 from latchgate.results import Identity, Query, Verification
 from latchgate.uses import Uses
@@ -275,11 +276,11 @@ class DecisionCache:
         sent_at = self._sent.get(message.sequence)
         if sent_at is None or not message.HasField("lease"):
             return
-        self._lease = message.lease.seconds + message.lease.nanos / 1e9
+        self._lease = seconds_of(message.lease)
         self._lease_until = max(self._lease_until, sent_at + self._lease)
         if message.HasField("server_time"):
             # Its clock may have come as far as if it had answered the moment that it was asked.
-            self._server_ahead = message.server_time.seconds + message.server_time.nanos / 1e9 - sent_at
+            self._server_ahead = seconds_of(message.server_time) - sent_at
         for sequence in [sequence for sequence in self._sent if sequence <= message.sequence]:
             del self._sent[sequence]
 

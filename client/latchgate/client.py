@@ -12,9 +12,9 @@ import grpc
 from latchgate.cache import CACHE_SIZE, CacheInfo, DecisionCache
 from latchgate.connection import TLS, metadata_of, open_channel
 from latchgate.errors import CallFailed, call_failed
-from latchgate.queries import BATCH_SIZE, answers_from, batches_of, completed, keep_all, request_of, unknown
+from latchgate.queries import BATCH_SIZE, Answer, Batch, Single, batch_of, batches_of, completed, keep_all, unknown
 from latchgate.reaching import explained
-from latchgate.results import Query, Question, Verification, verification_from
+from latchgate.results import Query, Question, Verification
 from latchgate.retries import Retries
 from latchgate.v1 import verify_service_pb2_grpc
 from latchgate.watch import Watching
@@ -33,9 +33,10 @@ def cache_for(key: str | None, size: int) -> DecisionCache:
 class Client:
     """Asks VerifyService. Safe to share between threads; close it, or use it in a `with`.
 
-    address: `HOST:PORT` or `unix:PATH`. key: the caller's own key string, where the server asks for one; always with a
-    cache. cache: repeat decisions without asking, for as long as the server says that nothing has changed. cache_size:
-    how many. timeout: seconds for each call, its retries included. tls: None: plaintext.
+    address: `HOST:PORT`, `unix:PATH`, or several replicas as `ipv4:HOST:PORT,HOST:PORT`. key: the caller's own key
+    string, where the server asks for one; always with a cache. cache: repeat decisions without asking, for as long
+    as the server says that nothing has changed. cache_size: how many. timeout: seconds for each call, its retries
+    included. tls: None: plaintext.
     """
 
     def __init__(
@@ -97,10 +98,11 @@ class Client:
 
     def _ask(self, query: Query) -> Verification:
         life = self._begin()
-        verification = verification_from(self._call(self._stub.Verify, query.to_message(), query.cost))
+        single = Single(query)
+        self._call(self._stub.Verify, single)
         if self._cache is not None:
-            self._cache.keep(life, query, verification)
-        return verification
+            self._cache.keep(life, query, single.answer)
+        return single.answer
 
     def _begin(self) -> int:
         """To be asked before a call whose answer may be kept."""
@@ -109,7 +111,7 @@ class Client:
         self._watching.ensure()
         return self._cache.begin()
 
-    def verify_many(self, queries: Iterable[Query]) -> list[Verification | CallFailed]:
+    def verify_many(self, queries: Iterable[Query]) -> list[Answer]:
         """An answer for each query, in their order; one that is malformed or cannot be decided fails alone.
 
         Travels in batches of up to 1,000. Raises CallFailed where a whole batch fails.
@@ -120,31 +122,38 @@ class Client:
         known = [self._cache.find(query) for query in asked]
         return completed(known, self._ask_many(unknown(asked, known)))
 
-    def _ask_many(self, queries: Iterable[Query]) -> list[Verification | CallFailed]:
-        answers: list[Verification | CallFailed] = []
+    def _ask_many(self, queries: Iterable[Query]) -> list[Answer]:
+        answers: list[Answer] = []
         for batch in batches_of(queries, BATCH_SIZE):
             life = self._begin()
-            told = answers_from(self._call(self._stub.BatchVerify, *request_of(batch)))
+            told: dict[int, Answer] = {}
+            self._call(self._stub.BatchVerify, batch_of(batch, told.__setitem__))
+            some = [told[place] for place in range(len(batch))]
             if self._cache is not None:
-                keep_all(self._cache, life, batch, told)
-            answers += told
+                keep_all(self._cache, life, batch, some)
+            answers += some
         return answers
 
-    def _call(self, method: Any, request: Any, cost: int) -> Any:
+    def _call(self, method: Any, asked: Single | Batch) -> None:
+        """Ask until everything is answered. Raises CallFailed where it fails as a whole."""
         deadline = time.monotonic() + self._timeout
         attempt = 0
         while True:
             attempt += 1
+            failed: CallFailed | None
             try:
                 # Where there is no connection yet, or none any more, a call waits for one: it cannot have been charged.
                 remaining = deadline - time.monotonic()
-                response = method(request, timeout=remaining, metadata=self._metadata, wait_for_ready=True)
+                response = method(asked.request, timeout=remaining, metadata=self._metadata, wait_for_ready=True)
             except grpc.RpcError as error:
                 failed = call_failed(error)
             else:
-                self._retries.note_success()
-                return response
-            pause = self._retries.pause(failed, attempt, cost)
+                failed = asked.hear(response)
+                if failed is None:
+                    self._retries.note_success()
+                    return
+            pause = self._retries.pause(failed, attempt, asked.cost)
             if pause is None or time.monotonic() + pause >= deadline:
-                raise explained(failed, self._channel, self._address, self._tls) from None
+                asked.fail(explained(failed, self._channel, self._address, self._tls))
+                return
             time.sleep(pause)

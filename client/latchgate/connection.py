@@ -55,17 +55,25 @@ def _read(path: Path | str | None) -> bytes | None:
     return None if path is None else Path(path).read_bytes()
 
 
+def _plain_options(address: str) -> Sequence[tuple[str, Any]]:
+    """Of several addresses, the first is the host that calls are made to: all of them together are no valid one."""
+    scheme, _, addresses = address.partition(":")
+    if scheme not in {"ipv4", "ipv6"}:
+        return _OPTIONS
+    return (*_OPTIONS, ("grpc.default_authority", addresses.partition(",")[0]))
+
+
 def open_channel(address: str, tls: TLS | None) -> grpc.Channel:
-    """A channel for calls that block. address: `HOST:PORT` or `unix:PATH`."""
+    """A channel for calls that block. address: `HOST:PORT`, `unix:PATH`, or `ipv4:` or `ipv6:` and several."""
     if tls is None:
-        return grpc.insecure_channel(address, options=_OPTIONS)
+        return grpc.insecure_channel(address, options=_plain_options(address))
     return grpc.secure_channel(address, tls.credentials(), options=tls.options())
 
 
 def open_aio_channel(address: str, tls: TLS | None) -> grpc.aio.Channel:
     """The same for asyncio."""
     if tls is None:
-        return grpc.aio.insecure_channel(address, options=_OPTIONS)
+        return grpc.aio.insecure_channel(address, options=_plain_options(address))
     return grpc.aio.secure_channel(address, tls.credentials(), options=tls.options())
 
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from google.protobuf.message import DecodeError
 
+from latchgate.decoding import seconds_of
 from latchgate.rpc.v1 import status_pb2
 
 if TYPE_CHECKING:
@@ -180,5 +181,5 @@ def _told(details: Sequence[bytes]) -> dict[str, Any]:
                 told["violations"] = {violation.field: violation.description for violation in violations}
             case "google.rpc.RetryInfo":
                 delay = status_pb2.RetryInfo.FromString(detail.value).retry_delay
-                told["retry_after"] = delay.seconds + delay.nanos / 1e9
+                told["retry_after"] = seconds_of(delay)
     return told

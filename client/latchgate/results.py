@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.struct_pb2 import Struct, Value
+import grpc
 
-from latchgate.errors import Denied
+from latchgate.decoding import name_of, object_of, seconds_of
+from latchgate.errors import Denied, InvalidRequest
+from latchgate.unread import Unread, unread
 from latchgate.v1 import decision_pb2, verify_service_pb2
 
 
@@ -41,25 +42,69 @@ class Query:
     at_least_revision: int = 0
 
     def to_message(self) -> verify_service_pb2.VerifyRequest:
-        """The request."""
-        request = verify_service_pb2.VerifyRequest(
-            key=self.key,
-            client_ip=self.client_ip,
-            tenant_id=self.tenant,
-            required_permissions=self.requires,
-            required_capability=self.capability,
-            act_as=self.act_as,
-            resource=self.resource,
-            at_least_revision=self.at_least_revision,
+        """The request. Raises what `message_of` raises."""
+        return message_of(
+            verify_service_pb2.VerifyRequest,
+            self.key,
+            self.client_ip,
+            self.tenant,
+            self.requires,
+            self.capability,
+            self.act_as,
+            self.resource,
+            self.cost,
+            self.method,
+            self.host,
+            self.path,
+            self.user_agent,
+            self.at_least_revision,
         )
-        if self.cost != 1:
-            request.cost = self.cost
-        if self.method or self.host or self.path or self.user_agent:
-            request.request.method = self.method
-            request.request.host = self.host
-            request.request.path = self.path
-            request.request.user_agent = self.user_agent
-        return request
+
+    def question(self) -> Question:
+        """Its other fields, as arguments of `verify`."""
+        fields: Any = {name: getattr(self, name) for name in Question.__annotations__}
+        return cast("Question", fields)
+
+
+def message_of(  # noqa: PLR0913, PLR0917 - the fields of Query, in their order
+    make: Callable[..., verify_service_pb2.VerifyRequest],
+    key: str,
+    client_ip: str = "",
+    tenant: str = "",
+    requires: str = "",
+    capability: str = "",
+    act_as: str = "",
+    resource: str = "",
+    cost: int = 1,
+    method: str = "",
+    host: str = "",
+    path: str = "",
+    user_agent: str = "",
+    at_least_revision: int = 0,
+) -> verify_service_pb2.VerifyRequest:
+    """The request for a question. make: VerifyRequest, or what adds one to a batch.
+
+    Raises InvalidRequest for a text that cannot be sent, without its context, which would show it; TypeError and
+    ValueError for values of another type or beyond 64 bits. Then nothing is made.
+    """
+    more: dict[str, Any] = {} if cost == 1 else {"cost": cost}
+    if method or host or path or user_agent:
+        more["request"] = {"method": method, "host": host, "path": path, "user_agent": user_agent}
+    try:
+        return make(
+            key=key,
+            client_ip=client_ip,
+            tenant_id=tenant,
+            required_permissions=requires,
+            required_capability=capability,
+            act_as=act_as,
+            resource=resource,
+            at_least_revision=at_least_revision,
+            **more,
+        )
+    except UnicodeError:
+        pass
+    raise InvalidRequest(grpc.StatusCode.INVALID_ARGUMENT, "text that UTF-8 can express is expected")
 
 
 class Question(TypedDict, total=False):
@@ -80,7 +125,7 @@ class Question(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
+class Identity(Unread):
     """Who a proven key speaks for. user: whom the call acts as. expire_time: None for a key that never expires."""
 
     key_id: str
@@ -96,6 +141,23 @@ class Identity:
     environment: str
     tags: Mapping[str, str]
     expire_time: datetime | None
+
+    _kind = decision_pb2.Identity
+    _readers = {  # noqa: RUF012 - annotated in the base class
+        "key_id": lambda message: message.key_id,
+        "tenant": lambda message: message.tenant_id,
+        "name": lambda message: message.display_name,
+        "owner": lambda message: message.owner,
+        "user": lambda message: message.user,
+        "roles": lambda message: tuple(message.role_ids),
+        "permissions": lambda message: tuple(message.permissions),
+        "capabilities": lambda message: tuple(message.capabilities),
+        "resources": lambda message: tuple(message.resources),
+        "claims": lambda message: object_of(message.claims),
+        "environment": lambda message: message.environment,
+        "tags": lambda message: dict(message.tags),
+        "expire_time": lambda message: message.expire_time.ToDatetime(UTC) if message.HasField("expire_time") else None,
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +180,7 @@ class LimitStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verification:
+class Verification(Unread):
     """A decision.
 
     allowed: everything but True is a no. reason: why not, such as `INSUFFICIENT_PERMISSIONS`; empty where allowed.
@@ -136,6 +198,17 @@ class Verification:
     revision: int = 0
     stale: bool = False
 
+    _kind = verify_service_pb2.VerifyResponse
+    _readers = {  # noqa: RUF012 - annotated in the base class
+        "reason": lambda response: _reason_of(response),  # noqa: PLW0108 - it is defined below
+        "message": lambda response: response.message,
+        "identity": lambda response: unread(Identity, response.identity) if response.HasField("identity") else None,
+        "limits": lambda response: tuple(map(limit_status_from, response.limits)),
+        "retry_after": lambda response: seconds_of(response.retry_after) if response.HasField("retry_after") else None,
+        "revision": lambda response: response.revision,
+        "stale": lambda response: response.stale,
+    }
+
     def raise_for_denial(self) -> Verification:
         """This very verification where it allows. Raises Denied."""
         if not self.allowed:
@@ -148,37 +221,19 @@ _KINDS = {number: name.removeprefix("KIND_").lower() for name, number in decisio
 _HOLDERS = {number: name.removeprefix("HOLDER_").lower() for name, number in decision_pb2.LimitStatus.Holder.items()}
 
 
-def verification_from(response: verify_service_pb2.VerifyResponse) -> Verification:
-    """The decision that a response holds. One without a decision allows nothing."""
-    allowed = response.decision == decision_pb2.DECISION_ALLOW
-    return Verification(
-        allowed=allowed,
-        reason="" if allowed else name_of(decision_pb2.DenialReason, response.denial_reason, "DENIAL_REASON_"),
-        message=response.message,
-        identity=_identity_from(response.identity) if response.HasField("identity") else None,
-        limits=tuple(map(limit_status_from, response.limits)),
-        retry_after=seconds_of(response.retry_after) if response.HasField("retry_after") else None,
-        revision=response.revision,
-        stale=response.stale,
-    )
+def verification_from(response: verify_service_pb2.VerifyResponse, *, is_part: bool = False) -> Verification:
+    """The decision that a response holds. One without a decision allows nothing.
+
+    is_part: of a longer message, which is not to be kept for as long as this decision is.
+    """
+    kept = response.SerializeToString() if is_part else response
+    return unread(Verification, kept, allowed=response.decision == decision_pb2.DECISION_ALLOW)
 
 
-def _identity_from(message: decision_pb2.Identity) -> Identity:
-    return Identity(
-        key_id=message.key_id,
-        tenant=message.tenant_id,
-        name=message.display_name,
-        owner=message.owner,
-        user=message.user,
-        roles=tuple(message.role_ids),
-        permissions=tuple(message.permissions),
-        capabilities=tuple(message.capabilities),
-        resources=tuple(message.resources),
-        claims=object_of(message.claims) if message.HasField("claims") else {},
-        environment=message.environment,
-        tags=dict(message.tags),
-        expire_time=message.expire_time.ToDatetime(UTC) if message.HasField("expire_time") else None,
-    )
+def _reason_of(response: verify_service_pb2.VerifyResponse) -> str:
+    if response.decision == decision_pb2.DECISION_ALLOW:
+        return ""
+    return name_of(decision_pb2.DenialReason, response.denial_reason, "DENIAL_REASON_")
 
 
 def limit_status_from(message: decision_pb2.LimitStatus) -> LimitStatus:
@@ -193,38 +248,3 @@ def limit_status_from(message: decision_pb2.LimitStatus) -> LimitStatus:
         per_period=message.per_period,
         period=seconds_of(message.period) if message.HasField("period") else None,
     )
-
-
-def object_of(message: Struct) -> dict[str, Any]:
-    """The JSON object as Python's own; whole numbers as int."""
-    return {name: _plain(value) for name, value in message.fields.items()}
-
-
-def _plain(value: Value) -> Any:
-    match value.WhichOneof("kind"):
-        case "struct_value":
-            return object_of(value.struct_value)
-        case "list_value":
-            return [_plain(inner) for inner in value.list_value.values]
-        case "string_value":
-            return value.string_value
-        case "number_value":
-            number = value.number_value
-            return int(number) if number.is_integer() else number
-        case "bool_value":
-            return value.bool_value
-        case _:
-            return None
-
-
-def name_of(enumeration: Any, number: int, prefix: str) -> str:
-    """The value's name; its number where a newer server has values that this client does not know."""
-    try:
-        return str(enumeration.Name(number)).removeprefix(prefix)
-    except ValueError:
-        return str(number)
-
-
-def seconds_of(duration: Duration) -> float:
-    """The duration in seconds."""
-    return duration.seconds + duration.nanos / 1e9

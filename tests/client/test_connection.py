@@ -171,3 +171,16 @@ def test_a_connection_that_died_without_a_word_is_replaced(
             assert allowed
     finally:
         network.close()
+
+
+@pytest.mark.parametrize("transport", ["native", "grpcio"])
+async def test_of_several_addresses_one_that_answers_is_asked(database: tuple[str, str], transport: str) -> None:
+    with ServerProcess(database[0], {"transport": transport}) as replica:
+        key = allowed_key(database, replica)
+        several = f"ipv4:127.0.0.1:1,{replica.verify_address}"
+        with Client(several) as client:
+            assert client.verify(key).allowed
+        async with AsyncClient(several) as aio:
+            assert (await aio.verify(key)).allowed
+        with AdminClient(f"ipv4:127.0.0.1:1,{replica.admin_address}", database[1]) as admin:
+            assert admin.get_tenant("latchgate").tenant_id == "latchgate"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent import futures
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
+from functools import partial
 from typing import Any
 
 import grpc
@@ -134,6 +137,17 @@ def test_answers_and_questions_cannot_be_changed(house: House, client: Any) -> N
             setattr(value, name, True)
 
 
+def test_an_answer_is_a_value_like_any_other(house: House, client: Any) -> None:
+    key = house.key(permissions=["orders.read"], claims={"region": "eu"}).key_string
+    query = Query(key=key, requires="orders.read")
+    told = [client.verify(key, requires="orders.read"), *client.verify_many([query] * 3)]
+    copies = [copy.copy(told[1]), pickle.loads(pickle.dumps(told[2])), replace(told[3])]
+    assert all(one == told[0] for one in [*told, *copies])
+    assert len({repr(one) for one in [*told, *copies]}) == 1
+    assert not hasattr(told[0], "nonsense")
+    assert told[0].identity is told[0].identity
+
+
 def test_a_key_is_in_no_text(house: House, server: ServerProcess) -> None:
     key = house.key().key_string
     secret = key.rpartition(".")[2]
@@ -141,6 +155,9 @@ def test_a_key_is_in_no_text(house: House, server: ServerProcess) -> None:
         texts = [repr(client), repr(Query(key=key)), repr(client.verify(key)), str(vars(client)["_retries"])]
         with pytest.raises(InvalidRequest) as refused:
             client.verify(key, requires="(")
+        with pytest.raises(InvalidRequest) as unsendable:
+            client.verify(key + "\ud800")
+    texts += [repr(unsendable.value), repr(unsendable.value.__context__)]
     texts += [str(refused.value), repr(refused.value), repr(refused.value.__context__), repr(refused.value.__cause__)]
     assert secret not in "".join(texts)
 
@@ -253,6 +270,72 @@ def test_nothing_but_unavailable_is_asked_again(code: str) -> None:
     assert Retries().pause(failed, 1, 0) is None
 
 
+class _Undecided:
+    """A server that decides all of a batch but the keys `slow`, and those from the `after`th time on."""
+
+    def __init__(self, after: int) -> None:
+        self.batches: list[list[str]] = []
+        self._after = after
+
+    def answer(self, request: bytes, _context: grpc.ServicerContext) -> bytes:
+        keys = [one.key for one in verify_service_pb2.BatchVerifyRequest.FromString(request).requests]
+        self.batches.append(keys)
+        response = verify_service_pb2.BatchVerifyResponse()
+        for place, key in enumerate(keys):
+            one = response.responses.add()
+            if key == "slow" and len(self.batches) < self._after:
+                response.errors[place].code = grpc.StatusCode.UNAVAILABLE.value[0]
+            else:
+                one.decision = DECISION_ALLOW
+                one.identity.key_id = key
+        return response.SerializeToString()
+
+
+@pytest.fixture
+def undecided() -> Iterator[Callable[[int], tuple[_Undecided, str]]]:
+    servers: list[grpc.Server] = []
+
+    def start(after: int) -> tuple[_Undecided, str]:
+        answers, server = _Undecided(after), grpc.server(futures.ThreadPoolExecutor(2))
+        handler: Any = {"BatchVerify": grpc.unary_unary_rpc_method_handler(answers.answer)}
+        server.add_registered_method_handlers("latchgate.v1.VerifyService", handler)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        servers.append(server)
+        return answers, f"127.0.0.1:{port}"
+
+    yield start
+    for server in servers:
+        server.stop(0).wait()
+
+
+def _key_ids(answers: Iterable[Verification | CallFailed]) -> list[str]:
+    return [
+        answer.code.name if isinstance(answer, CallFailed) else answer.identity.key_id if answer.identity else ""
+        for answer in answers
+    ]
+
+
+def test_of_many_those_that_were_not_decided_are_asked_again(undecided: Any) -> None:
+    answers, address = undecided(3)
+    with Client(address) as client:
+        told = client.verify_many([Query(key="one"), Query(key="slow"), Query(key="two"), Query(key="slow")])
+    assert _key_ids(told) == ["one", "slow", "two", "slow"]
+    assert answers.batches == [["one", "slow", "two", "slow"], ["slow", "slow"], ["slow", "slow"]]
+
+
+async def test_those_that_travel_together_are_asked_again_as_single_calls_are(undecided: Any) -> None:
+    answers, address = undecided(ATTEMPTS + 1)
+    async with AsyncClient(address, coalesce=True) as client:
+        slow = asyncio.ensure_future(client.verify("slow"))
+        quick = await asyncio.gather(client.verify("one"), client.verify("two"))
+        assert not slow.done(), "who is answered does not wait for who is asked for again"
+        with pytest.raises(Unavailable):
+            await slow
+    assert _key_ids(quick) == ["one", "two"]
+    assert answers.batches == [["slow", "one", "two"], *[["slow"]] * (ATTEMPTS - 1)]
+
+
 # Together.
 
 
@@ -272,7 +355,7 @@ async def test_calls_of_one_moment_travel_together_and_one_malformed_call_fails_
     )
     assert [answer.allowed for answer in answers[:63] if isinstance(answer, Verification)] == [True] * 63
     assert isinstance(answers[63], InvalidRequest)
-    assert sent == ["BatchVerify"]
+    assert sent == ["BatchVerify"] * 2
 
 
 async def test_nobody_waits_for_company(house: House, coalescing: AsyncClient) -> None:
@@ -299,6 +382,33 @@ async def test_a_caller_who_gives_up_takes_nobody_along(house: House, coalescing
         await leaver
 
 
+@pytest.mark.parametrize("question", [{"tenant": 5}, {"cost": 2**70}, {"key": "a\ud800"}, {"nonsense": "x"}])
+async def test_a_call_that_cannot_be_sent_fails_alone_and_at_once(
+    house: House, coalescing: AsyncClient, question: Any
+) -> None:
+    key = house.key().key_string
+    calls: list[Any] = [{"key": key}, {"key": key, **question}, {"key": key}]
+    answers = await asyncio.gather(*(coalescing.verify(**call) for call in calls), return_exceptions=True)
+    assert isinstance(answers[1], TypeError | ValueError | InvalidRequest)
+    assert [isinstance(answer, Verification) and answer.allowed for answer in answers] == [True, False, True]
+
+
+async def test_a_call_too_long_for_the_server_fails_alone(house: House, coalescing: AsyncClient) -> None:
+    key = house.key().key_string
+    keys = [key, "x" * 5_000_000, *[key] * 12]
+    answers = await asyncio.gather(*map(coalescing.verify, keys), return_exceptions=True)
+    assert isinstance(answers[1], CallFailed)
+    assert all(isinstance(answer, Verification) and answer.allowed for answer in [answers[0], *answers[2:]])
+
+
+async def test_client_and_server_work_at_the_same_time(house: House, coalescing: AsyncClient) -> None:
+    key = house.key().key_string
+    sent = _count_calls(coalescing)
+    answers = await asyncio.gather(*(coalescing.verify(key) for _ in range(64)))
+    assert all(answer.allowed for answer in answers)
+    assert sent == ["BatchVerify"] * 2
+
+
 async def test_calls_that_travel_together_fail_together_where_nobody_answers() -> None:
     async with AsyncClient("127.0.0.1:1", coalesce=True, timeout=0.3) as client:
         answers = await asyncio.gather(*(client.verify("garbage") for _ in range(5)), return_exceptions=True)
@@ -315,6 +425,8 @@ def _count_calls(client: AsyncClient) -> list[str]:
             return method(*arguments, **named)
 
         setattr(client._stub, name, counted)
+    if client._company is not None:
+        client._company._ask = partial(client._call, client._stub.BatchVerify)
     return sent
 
 

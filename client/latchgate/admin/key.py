@@ -16,8 +16,8 @@ from latchgate.admin.values import (
     limits_from,
     propagation_from,
 )
+from latchgate.decoding import name_of, object_of
 from latchgate.errors import KeyStringLost
-from latchgate.results import name_of, object_of
 from latchgate.v1 import admin_service_pb2 as pb
 from latchgate.v1 import key_pb2
 

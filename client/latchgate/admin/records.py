@@ -10,7 +10,7 @@ from typing import Any, Literal
 from latchgate.admin.calls import PAGE_SIZE, Call, Listing, reads
 from latchgate.admin.fields import duration_to, put_time, time_from
 from latchgate.admin.values import denial_reason_from
-from latchgate.results import object_of
+from latchgate.decoding import object_of
 from latchgate.v1 import admin_service_pb2 as pb
 from latchgate.v1 import audit_pb2, decision_pb2
 

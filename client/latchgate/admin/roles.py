@@ -10,7 +10,7 @@ from typing import Any, TypedDict, Unpack
 from latchgate.admin.calls import PAGE_SIZE, Call, Listing, changes, reads
 from latchgate.admin.fields import fill, mask_of, put_entries, put_plain, put_texts, time_from
 from latchgate.admin.values import Propagation, propagation_from
-from latchgate.results import object_of
+from latchgate.decoding import object_of
 from latchgate.v1 import admin_service_pb2 as pb
 from latchgate.v1 import tenant_pb2
 

@@ -8,8 +8,8 @@ from datetime import timedelta
 from typing import Any, Literal, TypeAlias
 
 from latchgate.admin.fields import duration_to
+from latchgate.decoding import name_of
 from latchgate.errors import LatchgateError
-from latchgate.results import name_of
 from latchgate.v1 import admin_service_pb2, decision_pb2, key_pb2
 
 
