@@ -15,7 +15,9 @@ from pathlib import Path
 
 from tests.attack.attacks import ATTACKS
 from tests.attack.bystander import Bystander, memory
+from tests.attack.tls import TLS_ATTACKS
 from tests.consistency.torture.cluster import own_postgres
+from tests.support.certificates import Authority
 from tests.support.server import ServerProcess, environment, make_root_key, run_command
 
 
@@ -23,8 +25,8 @@ def main() -> int:
     """The exit code."""
     parser = argparse.ArgumentParser(prog="make attack ARGS='…'", description=__doc__, allow_abbrev=False)
     parser.add_argument("--amount", type=int, default=5, help="how much of each; 1 is what the tests do")
-    parser.add_argument("--only", default=",".join(ATTACKS), help="which, with commas between")
-    parser.add_argument("--transports", default="native,grpcio")
+    parser.add_argument("--only", default="", help="which, with commas between")
+    parser.add_argument("--transports", default="native,grpcio,tls", help="tls: grpcio, with attacks of its own")
     parser.add_argument("--memory", default="512MiB", help="LATCHGATE_MEMORY_LIMIT; four fifths of it are the mark")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="latchgate-"))
@@ -36,19 +38,29 @@ def main() -> int:
             assert done.returncode == 0, done.stderr
             key = make_root_key(postgres.url)
             for transport in options.transports.split(","):
-                with ServerProcess(postgres.url, {"transport": transport, "memory_limit": options.memory}) as server:
-                    for name in options.only.split(","):
-                        failed |= _attack(server, key, transport, name, options.amount)
+                attacks = TLS_ATTACKS if transport == "tls" else ATTACKS
+                with _server(postgres.url, transport, options.memory, folder) as server:
+                    for name in options.only.split(",") if options.only else attacks:
+                        if name in attacks:
+                            failed |= _attack(server, key, transport, name, options.amount)
                     failed |= any("Traceback" in line for line in server.log)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return int(failed)
 
 
+def _server(url: str, transport: str, memory: str, folder: Path) -> ServerProcess:
+    if transport != "tls":
+        return ServerProcess(url, {"transport": transport, "memory_limit": memory})
+    authority = Authority(folder)
+    settings = {**authority.issue("server").settings(), "memory_limit": memory}
+    return ServerProcess(url, settings, authority.credentials())
+
+
 def _attack(server: ServerProcess, key: str, transport: str, name: str, amount: int) -> bool:
     began = time.monotonic()
     with Bystander(server, key) as bystander:
-        sent = ATTACKS[name](server.verify_address, amount)
+        sent = (TLS_ATTACKS if transport == "tls" else ATTACKS)[name](server.verify_address, amount)
         took = time.monotonic() - began
         bystander.ask()
     print(

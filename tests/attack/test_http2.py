@@ -16,7 +16,9 @@ from latchgate_server.transport import server as server_module
 from latchgate_server.transport.server import VERIFY_SERVICE, Listener, Server, Transport
 from tests.attack.attacks import ATTACKS, MALFORMED, malformed_frames
 from tests.attack.bystander import Bystander
+from tests.attack.tls import TLS_ATTACKS
 from tests.attack.wire import DATA, END_HEADERS, END_STREAM, HEADERS, Wire, call_headers, frame, many, message
+from tests.support.certificates import Authority
 from tests.support.postgres import Postgres
 from tests.support.server import ServerProcess, Verify, make_root_key
 
@@ -42,6 +44,31 @@ def attacked(request: pytest.FixtureRequest, database: tuple[str, str]) -> Itera
         log = "".join(server.log)
     assert "Traceback" not in log
     assert '"level": "error"' not in log
+
+
+@pytest.fixture(scope="module")
+def attacked_over_tls(database: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One that speaks TLS."""
+    authority = Authority(tmp_path_factory.mktemp("certificates"))
+    settings = {**authority.issue("server").settings(), "memory_limit": MEMORY_LIMIT}
+    with ServerProcess(database[0], settings, authority.credentials()) as server:
+        yield server
+        log = "".join(server.log)
+    assert "Traceback" not in log
+    assert '"level": "error"' not in log
+
+
+@pytest.mark.parametrize("name", TLS_ATTACKS)
+def test_a_bystander_is_served_over_tls_during_the_attack(
+    attacked_over_tls: ServerProcess, database: tuple[str, str], name: str
+) -> None:
+    with Bystander(attacked_over_tls, database[1]) as bystander:
+        assert TLS_ATTACKS[name](attacked_over_tls.verify_address, 1), "the attack did not even begin"
+        bystander.ask()
+
+    assert not bystander.failed
+    assert bystander.longest < LONGEST_SECONDS
+    assert bystander.grown < MOST_MEBIBYTES
 
 
 @pytest.mark.parametrize("name", ATTACKS)

@@ -21,11 +21,14 @@ from latchgate.v1.verify_service_pb2_grpc import VerifyServiceStub
 from latchgate_server.system import SystemClock
 from latchgate_server.transport.server import VERIFY_SERVICE, Listener, Server, Transport
 from tests.conformance.house import House
+from tests.support.certificates import Authority
 from tests.support.server import Admin, ServerProcess
 
 TRANSPORTS = ["native", "grpcio"]
 CALLERS = 6
 ENOUGH = 200
+RECONNECT_SECONDS = 3.0
+"""More than gRPC's client waits before it tries a server again that was away."""
 
 GOAWAY = 7
 EVERY_STREAM = 2**31 - 1
@@ -41,7 +44,9 @@ def key(server: ServerProcess, root_key: str) -> Iterator[str]:
 class Load:
     """Calls of Verify without a pause, over all of these addresses in turn, and how each of them ended."""
 
-    def __init__(self, addresses: Sequence[str], key: str) -> None:
+    def __init__(self, addresses: Sequence[str], key: str, credentials: grpc.ChannelCredentials | None = None) -> None:
+        """credentials: for TLS; the client then also looks at health."""
+        self._credentials = credentials
         self.ends: Counter[str] = Counter()
         self._addresses = addresses
         self._request = VerifyRequest(key=key)
@@ -49,9 +54,17 @@ class Load:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        in_turn = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
-        options = [("grpc.service_config", in_turn), ("grpc.default_authority", "latchgate")]
-        async with grpc.aio.insecure_channel("ipv4:" + ",".join(self._addresses), options) as channel:
+        config: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
+        target = "ipv4:" + ",".join(self._addresses)
+        options = [("grpc.default_authority", "latchgate.test")]
+        if self._credentials is None:
+            made = grpc.aio.insecure_channel(target, [*options, ("grpc.service_config", json.dumps(config))])
+        else:
+            config["healthCheckConfig"] = {"serviceName": VERIFY_SERVICE}
+            made = grpc.aio.secure_channel(
+                target, self._credentials, [*options, ("grpc.service_config", json.dumps(config))]
+            )
+        async with made as channel:
             stub = VerifyServiceStub(channel)
             callers = [asyncio.create_task(self._call(stub)) for _ in range(CALLERS)]
             try:
@@ -83,6 +96,29 @@ async def test_no_call_is_lost_when_one_of_two_servers_ends_under_load(
         async with load.running():
             await load.more()
             assert await asyncio.to_thread(ending.stop) == 0
+            await load.more()
+    assert set(load.ends) == {"allowed"}
+
+
+async def test_over_tls_no_call_is_lost_with_a_delay_where_clients_look_at_health(
+    module_database: str, key: str, transport: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Two servers restarted in turn; without TLS clients are told to go instead."""
+    if transport != "grpcio":
+        pytest.skip("TLS is grpcio's")
+    authority = Authority(tmp_path_factory.mktemp("certificates"))
+    settings = {**authority.issue("server").settings(), "drain_delay": "1s"}
+    with ServerProcess(module_database, settings) as first, ServerProcess(module_database, settings) as second:
+        for server in (first, second):
+            server.settings = {**settings, "verify_listen": server.verify_address}
+        load = Load([first.verify_address, second.verify_address], key, authority.credentials())
+        async with load.running():
+            for server in (first, second):
+                await load.more()
+                assert await asyncio.to_thread(server.stop) == 0
+                await load.more()
+                await asyncio.to_thread(server.start)
+                await asyncio.sleep(RECONNECT_SECONDS)
             await load.more()
     assert set(load.ends) == {"allowed"}
 
