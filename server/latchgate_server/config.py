@@ -116,6 +116,7 @@ class Settings(BaseSettings):
     memory_limit: Annotated[Annotated[int, Field(ge=SMALLEST_MEMORY)] | None, BeforeValidator(_bytes)] = None
     drain_delay: Annotated[Seconds, Field(ge=0, le=600)] = 0.0
     limit_store: SecretStr = SecretStr("memory")
+    limit_store_timeout: Annotated[Seconds, Field(ge=0.01, le=10)] = 0.15
     on_limit_store_loss: Literal["share", "deny"] = "share"
     key_prefix: str = "lg"
     usage_retention: Annotated[Seconds, Field(ge=31 * 86_400)] = 400 * 86_400.0

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from latchgate_server.admin.last_administrator import EVERYTHING
-from latchgate_server.bootstrap import CONNECTIONS, certificate_files
+from latchgate_server.bootstrap import CONNECTIONS, certificate_files, open_limit_store
 from latchgate_server.config import Settings, SettingsProblem
 from latchgate_server.core.diagnosis import (
     Finding,
     Level,
+    LimitStoreFacts,
     judge_data,
     judge_limit_store,
     judge_replicas,
@@ -29,7 +30,7 @@ _SOON = 14 * _DAY
 
 async def diagnose(settings: Settings) -> Sequence[Finding]:
     """Findings about these settings, and the database and the store of limits that they name."""
-    findings = [judge_limit_store(await _limit_store_answers(settings), settings.on_limit_store_loss == "deny")]
+    findings = [judge_limit_store(await _limit_store_facts(settings), settings.on_limit_store_loss == "deny")]
     pepper_ids = _pepper_ids(settings, findings)
     try:
         url = settings.require_database_url()
@@ -67,21 +68,20 @@ def judge_certificate(settings: Settings) -> Finding | None:
     return Finding("certificate", Level.OK, found)
 
 
-async def _limit_store_answers(settings: Settings) -> bool | None:
-    """Whether the store of rate limits runs our script; None where there is none."""
-    address = settings.shared_limit_store
-    if address is None:
-        return None
-    from latchgate_server.storage.valkey_rates import ValkeyRates  # noqa: PLC0415 - an optional extra
-
-    store = ValkeyRates(address, SystemClock())
+async def _limit_store_facts(settings: Settings) -> LimitStoreFacts | str | None:
+    """What the store of rate limits answers, or why it does not; None where there is none."""
     try:
-        await store.charge([], 1, 0)
-    except StoreUnavailable:
-        return False
+        store = open_limit_store(settings)
+    except SettingsProblem as problem:
+        return str(problem)
+    if store is None:
+        return None
+    try:
+        return await store.examine()
+    except StoreUnavailable as problem:
+        return str(problem)
     finally:
         await store.close()
-    return True
 
 
 def _pepper_ids(settings: Settings, findings: list[Finding]) -> Sequence[str]:

@@ -172,7 +172,8 @@ POOL_CAPACITY = Gauge(
 
 LIMIT_STORE_UP = Gauge(
     "latchgate_limit_store_up",
-    "1 while the store that shares rate limits answers, or none is shared, else 0. With several workers, the least.",
+    "1 while every node of the store that shares rate limits answers that was asked, or none is shared, else 0. "
+    "With several workers, the least.",
     registry=REGISTRY,
     multiprocess_mode="livemin",
 )
@@ -333,6 +334,7 @@ FIELDS = frozenset(
         "method",
         "metrics",
         "name",
+        "node",
         "of",
         "path",
         "pause",

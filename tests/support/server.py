@@ -26,6 +26,8 @@ from latchgate.v1.verify_service_pb2_grpc import VerifyServiceStub
 PEPPER = base64.b64encode(bytes(range(32))).decode()
 START_SECONDS = 30.0
 STOP_SECONDS = 15.0
+PATIENT = "5s"
+"""A LATCHGATE_LIMIT_STORE_TIMEOUT for tests that count: a store that is late is one that is lost."""
 KEPT_EVENTS = 20_000
 """How much of a log is kept: the last of it."""
 

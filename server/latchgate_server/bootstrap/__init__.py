@@ -2,6 +2,7 @@
 
 from latchgate_server.bootstrap.access import certificate_files, check_certificates
 from latchgate_server.bootstrap.database import CONNECTIONS
+from latchgate_server.bootstrap.limit_store import check_limit_store, open_limit_store
 from latchgate_server.bootstrap.process import Addresses, check_audit_log, initialize, recover, run_server
 
 __all__ = [
@@ -10,7 +11,9 @@ __all__ = [
     "certificate_files",
     "check_audit_log",
     "check_certificates",
+    "check_limit_store",
     "initialize",
+    "open_limit_store",
     "recover",
     "run_server",
 ]

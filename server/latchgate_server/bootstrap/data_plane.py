@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 from latchgate_server.admin.renewal import HashRenewal
 from latchgate_server.bootstrap.database import USAGE_CONNECTIONS, Database
-from latchgate_server.config import Settings, SettingsProblem
+from latchgate_server.bootstrap.limit_store import open_limit_store
+from latchgate_server.config import Settings
 from latchgate_server.core.credential_sources import CredentialSources
 from latchgate_server.core.ports import Clock
 from latchgate_server.hashing import SecretHasher
@@ -25,12 +25,13 @@ from latchgate_server.verify.access_log import AccessLog
 from latchgate_server.verify.cache import RecordCache
 from latchgate_server.verify.cached_uses import CachedUses
 from latchgate_server.verify.feed import Feed
-from latchgate_server.verify.limits import LimitCharger, SharedRates
+from latchgate_server.verify.limits import LimitCharger
 from latchgate_server.verify.loader import RecordLoader
 from latchgate_server.verify.noticing import Noticing
 from latchgate_server.verify.outage import Outage
 from latchgate_server.verify.quotas import Quotas
 from latchgate_server.verify.rates import LocalRates
+from latchgate_server.verify.shared_rates import SharedRates
 from latchgate_server.verify.usage import UsageCollector
 from latchgate_server.verify.verifier import Verifier
 from latchgate_server.verify.watchers import Watchers
@@ -94,18 +95,12 @@ def build_data_plane(
 
 
 def _shared_rates(settings: Settings, stack: AsyncExitStack) -> SharedRates | None:
-    """Raises SettingsProblem where the client for the store is not installed."""
-    address = settings.shared_limit_store
-    if address is None:
+    """Raises SettingsProblem."""
+    store = open_limit_store(settings)
+    if store is None:
         return None
-    if find_spec("valkey") is None:
-        raise SettingsProblem("LATCHGATE_LIMIT_STORE needs: pip install 'latchgate-server[valkey]'")
-    from latchgate_server.storage.valkey_rates import ValkeyRates  # noqa: PLC0415 - an optional extra
-
-    clock = SystemClock()
-    store = ValkeyRates(address, clock)
     stack.push_async_callback(store.close)
-    return SharedRates(store, clock, settings.on_limit_store_loss == "deny")
+    return SharedRates(store, SystemClock(), settings.on_limit_store_loss == "deny")
 
 
 async def open_usage(settings: Settings, stack: AsyncExitStack, database: Database) -> UsageCollector:

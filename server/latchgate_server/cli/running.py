@@ -32,6 +32,7 @@ def run_dev(data_dir: Path) -> None:
         settings = _settings()
         settings.require_local_listeners()
         bootstrap.check_certificates(settings)
+        bootstrap.check_limit_store(settings)
         if settings.workers > 1:
             raise SettingsProblem(f"LATCHGATE_WORKERS={settings.workers}: `dev` runs one process; `serve` runs several")
         dev.run(data_dir, settings, _say)
@@ -48,6 +49,7 @@ def run_server(*, insecure: bool, worker: bool) -> None:
             settings.require_local_listeners()
         if not worker:
             bootstrap.check_certificates(settings)
+            bootstrap.check_limit_store(settings)
         if worker:
             bootstrap.run_server(settings, lambda _: _tell_supervisor(), as_worker=True)
         elif settings.workers > 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from latchgate_server.core.replication import LONGEST_LEASE, Replica, margin
 
@@ -31,6 +32,18 @@ class Finding:
     level: Level
     found: str
     advice: str = ""
+
+
+class LimitStoreFacts(NamedTuple):
+    """What a store of rate limits answered.
+
+    nodes: its servers that keep limits. silent: those that fail, each with its reason. slots_without_owner: how much of
+    a cluster nobody keeps.
+    """
+
+    nodes: Sequence[str]
+    silent: Sequence[str]
+    slots_without_owner: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,20 +134,26 @@ def judge_replicas(watched: Sequence[Watched], revision: int) -> Iterator[Findin
         yield Finding("replicas", Level.OK, f"{live} renewing their leases, none behind revision {revision}")
 
 
-def judge_limit_store(answers: bool | None, denies: bool) -> Finding:
+def judge_limit_store(facts: LimitStoreFacts | str | None, denies: bool) -> Finding:
     """A finding about the store that shares rate limits.
 
-    answers: None where none is configured. denies: whether keys with rate limits are denied without it.
+    facts: why none could be had, where it does not answer; None where no store is configured.
+    denies: whether keys with rate limits are denied without it.
     """
-    if answers is None:
+    if facts is None:
         return Finding("limit store", Level.OK, "none: of each rate limit, every process enforces its share")
-    if answers:
-        return Finding("limit store", Level.OK, "it answers")
-    found = "it does not answer: " + (
-        "keys with rate limits are denied" if denies else "of each rate limit, every process enforces its share"
-    )
+    if isinstance(facts, str):
+        problem = f"it does not answer: {facts}"
+    elif facts.silent:
+        problem = f"{len(facts.silent)} of {len(facts.nodes)} nodes failed: {'; '.join(facts.silent)}"
+    elif facts.slots_without_owner:
+        problem = f"no node of the cluster keeps {facts.slots_without_owner} of its slots"
+    else:
+        answers = "it answers" if len(facts.nodes) == 1 else f"all {len(facts.nodes)} nodes that keep limits answer"
+        return Finding("limit store", Level.OK, answers)
+    follows = "keys with rate limits are denied" if denies else "of each rate limit, every process enforces its share"
     advice = "see that it runs, and that LATCHGATE_LIMIT_STORE names it"
-    return Finding("limit store", Level.WRONG if denies else Level.WARNING, found, advice)
+    return Finding("limit store", Level.WRONG if denies else Level.WARNING, f"{problem}; {follows}", advice)
 
 
 def _standby(facts: ServerFacts) -> Finding:

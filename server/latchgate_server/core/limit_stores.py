@@ -5,7 +5,7 @@ verify/ implements the first, storage/ the others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
 
 from latchgate_server.core.charging import Charge, HeldQuota, HeldRate, Limits
@@ -68,13 +68,21 @@ class Charged(NamedTuple):
 
 
 class RateStore(Protocol):
-    """Keeps the backlogs of rate limits for all processes."""
+    """Keeps the backlogs of rate limits for all processes, those of a tenant together on one of its nodes."""
+
+    def node_of(self, tenant_id: str) -> str:
+        """The name of the node that keeps a tenant's limits now. Nodes fail each by itself."""
+        ...
+
+    def nodes(self) -> Collection[str]:
+        """The names of all nodes that keep any."""
+        ...
 
     async def charge(self, rates: Sequence[HeldRate], need: int, take: int) -> Charged:
         """Take `take` units of every bucket if each has `need` left, else of none. One round trip.
 
-        The buckets are of one tenant. Raises CannotDecide where the store does not answer, and then may have taken or
-        not.
+        The buckets, one or more, are of one tenant. Raises CannotDecide where the store does not answer, and then may
+        have taken or not.
         """
         ...
 

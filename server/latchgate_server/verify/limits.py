@@ -4,65 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import structlog
-
 from latchgate_server import observability, tracing
 from latchgate_server.core.charging import Charge, HeldRate, Limits, LimitStatus
-from latchgate_server.core.errors import CannotDecide, Overloaded, StoreUnavailable
-from latchgate_server.core.limit_stores import Charged, RateStore
+from latchgate_server.core.errors import Overloaded
+from latchgate_server.core.limit_stores import Charged
 from latchgate_server.core.model import DenialReason
 from latchgate_server.core.ports import Clock
 from latchgate_server.core.rate import admits, remaining, retry_after
 from latchgate_server.observability import SpanName
 from latchgate_server.verify.quotas import Borrowed, Quotas
 from latchgate_server.verify.rates import LocalRates, Wait
+from latchgate_server.verify.shared_rates import SharedRates
 
 _ATTEMPTS = 20
-_RETRY_SECONDS = 1.0
-
-_log = structlog.get_logger()
-
-
-class SharedRates:
-    """A store of rate limits that all processes share, and whether it answers."""
-
-    def __init__(self, store: RateStore, clock: Clock, deny_on_loss: bool) -> None:
-        """deny_on_loss: whether nothing is decided without the store; otherwise each process counts its own share."""
-        self._store = store
-        self._clock = clock
-        self._deny_on_loss = deny_on_loss
-        self._lost_until: float | None = None
-
-    def is_worth_asking(self) -> bool:
-        """Whether to ask the store: not for a moment after it failed."""
-        return self._lost_until is None or self._clock.monotonic() >= self._lost_until
-
-    def check_loss(self) -> None:
-        """Raise StoreUnavailable where nothing is to be decided without the store, and it is lost."""
-        if self._deny_on_loss and not self.is_worth_asking():
-            raise StoreUnavailable("the store of rate limits cannot be reached")
-
-    async def charge(self, limits: Limits, need: int, take: int) -> Charged | None:
-        """What the store says; None where it is lost and each process counts for itself."""
-        try:
-            with tracing.span(SpanName.ASK_LIMIT_STORE), observability.LIMIT_STORE_SECONDS.time():
-                charged = await self._store.charge(limits.rates, need, take)
-        except CannotDecide as error:
-            self._note_loss(error)
-            self.check_loss()
-            return None
-        if self._lost_until is not None:
-            self._lost_until = None
-            observability.LIMIT_STORE_UP.set(1)
-            _log.info(observability.LIMIT_STORE_FOUND)
-        return charged
-
-    def _note_loss(self, error: CannotDecide) -> None:
-        observability.LIMIT_STORE_LOSSES.inc()
-        observability.LIMIT_STORE_UP.set(0)
-        if self._lost_until is None:
-            _log.warning(observability.LIMIT_STORE_LOST, error=str(error), denying=self._deny_on_loss)
-        self._lost_until = self._clock.monotonic() + _RETRY_SECONDS
 
 
 class LimitCharger:
@@ -93,9 +47,9 @@ class LimitCharger:
     def charge_from_memory(self, limits: Limits, cost: int) -> Charge | None:
         """See limit_stores.ChargesLimits."""
         if limits.rates and self._shared is not None:
-            if self._shared.is_worth_asking():
+            if self._shared.is_worth_asking(limits):
                 return None
-            self._shared.check_loss()
+            self._shared.check_loss(limits)
         now = self._clock.monotonic()
         held = self._quotas.known(limits.quotas, cost or 1, now) if limits.quotas else ()
         return None if held is None else self._charge_here(limits, held, cost, now)
@@ -113,8 +67,8 @@ class LimitCharger:
             raise Overloaded("others keep taking what is left of a quota")
         # No await since the quotas were found: what is held of them is still there.
         if limits.rates and self._shared is not None:
-            self._shared.check_loss()
-            if self._shared.is_worth_asking():
+            self._shared.check_loss(limits)
+            if self._shared.is_worth_asking(limits):
                 return await self._charge_shared(self._shared, limits, held, cost)
         return self._charge_here(limits, held, cost, now)
 
