@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -174,5 +174,5 @@ class _Deaf:
     def __init__(self, clock: MachineClock) -> None:
         self._clock = clock
 
-    async def wait(self, replica_ids: Collection[str], revision: int, seconds: float) -> None:
+    async def wait(self, revision: int, seconds: float) -> None:
         await self._clock.sleep(seconds)

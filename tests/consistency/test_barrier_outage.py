@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,7 +61,7 @@ class Rows:
     async def acknowledgements(self) -> AsyncIterator[Acknowledgements]:
         yield self
 
-    async def wait(self, replica_ids: Collection[str], revision: int, seconds: float) -> None:
+    async def wait(self, revision: int, seconds: float) -> None:
         await self.clock.sleep(seconds)
 
     def _ask(self) -> None:
@@ -134,12 +134,14 @@ async def _hears(waiting: asyncio.Task[Any]) -> bool:
 
 @pytest.fixture
 async def table_with_ears(world: World) -> AsyncIterator[PostgresReplicaTable]:
+    """For replicas that a test makes by hand: the world's own are gone."""
+    await world.sql("DELETE FROM replicas")
     table = PostgresReplicaTable(world.deployment.pool, world.deployment.url, 30.0)
     yield table
     table.close()
 
 
-async def test_an_acknowledgement_wakes_everybody_who_waits(
+async def test_the_last_acknowledgement_wakes_everybody_who_waits(
     world: World, table_with_ears: PostgresReplicaTable
 ) -> None:
     table, links = table_with_ears, PostgresFeedLinks(world.deployment.url, 30.0)
@@ -148,17 +150,18 @@ async def test_an_acknowledgement_wakes_everybody_who_waits(
         table.acknowledgements() as first,
         table.acknowledgements() as second,
     ):
+        await link.beat("somebody", 6, 30.0)
         loop = asyncio.get_running_loop()
-        waiting = [loop.create_task(each.wait(["somebody"], 7, 20.0)) for each in (first, second)]
+        waiting = [loop.create_task(each.wait(7, 20.0)) for each in (first, second)]
         await link.acknowledge("somebody", 7)
         assert [await _hears(task) for task in waiting] == [True, True]
     async with links.open() as link, table.acknowledgements() as again:
-        leaving = asyncio.get_running_loop().create_task(again.wait(["somebody"], 7, 20.0))
+        leaving = asyncio.get_running_loop().create_task(again.wait(8, 20.0))
         await link.deregister("somebody")
         assert await _hears(leaving)
 
 
-async def test_nobody_is_woken_before_all_whom_they_wait_for_have_come_far_enough(
+async def test_nobody_is_woken_before_all_replicas_have_come_far_enough(
     world: World, table_with_ears: PostgresReplicaTable
 ) -> None:
     """Each look costs the database a statement, and one is enough."""
@@ -166,10 +169,40 @@ async def test_nobody_is_woken_before_all_whom_they_wait_for_have_come_far_enoug
         PostgresFeedLinks(world.deployment.url, 30.0).open() as link,
         table_with_ears.acknowledgements() as acknowledgements,
     ):
-        waiting = asyncio.get_running_loop().create_task(acknowledgements.wait(["one", "two"], 7, 20.0))
+        for replica_id in ("one", "two", "three"):
+            await link.beat(replica_id, 5, 30.0)
+        waiting = asyncio.get_running_loop().create_task(acknowledgements.wait(7, 20.0))
         for replica_id, revision in (("one", 8), ("two", 6), ("three", 9)):
             await link.acknowledge(replica_id, revision)
         heard, _ = await asyncio.wait({waiting}, timeout=0.3)
         assert not heard
-        await link.acknowledge("two", 7)
+        await link.acknowledge("two", 9)
         assert await _hears(waiting)
+
+
+async def test_of_replicas_that_acknowledge_at_once_one_is_the_last(
+    world: World, table_with_ears: PostgresReplicaTable
+) -> None:
+    """Each would otherwise see the other one behind, and nobody would say that all have come far enough."""
+    links = PostgresFeedLinks(world.deployment.url, 30.0)
+    async with links.open() as one, links.open() as two, table_with_ears.acknowledgements() as acknowledgements:
+        await one.beat("one", 6, 30.0)
+        await two.beat("two", 6, 30.0)
+        for revision in range(7, 47):
+            waiting = asyncio.get_running_loop().create_task(acknowledgements.wait(revision, 20.0))
+            await asyncio.gather(one.acknowledge("one", revision), two.acknowledge("two", revision))
+            assert await _hears(waiting)
+
+
+async def test_what_was_said_and_is_not_so_is_looked_at_once(
+    world: World, table_with_ears: PostgresReplicaTable
+) -> None:
+    """Whoever may connect to the database can say anything on the channel."""
+    async with table_with_ears.acknowledgements() as acknowledgements:
+        waiting = asyncio.get_running_loop().create_task(acknowledgements.wait(7, 20.0))
+        await world.sql("SELECT pg_notify('latchgate_acknowledged', '999999999')")
+        assert await _hears(waiting)
+        again = asyncio.get_running_loop().create_task(acknowledgements.wait(7, 20.0))
+        heard, _ = await asyncio.wait({again}, timeout=0.3)
+        assert not heard
+        again.cancel()

@@ -128,7 +128,7 @@ class Barrier:
 
     async def _pause(self, acknowledgements: Acknowledgements, lagging: dict[str, _Lagging], revision: int) -> None:
         soonest = min(entry.deadline for entry in lagging.values()) - self._clock.monotonic()
-        await acknowledgements.wait(lagging, revision, max(0.0, min(_POLL_SECONDS, soonest)))
+        await acknowledgements.wait(revision, max(0.0, min(_POLL_SECONDS, soonest)))
 
     async def _drop_confirmed(self, lagging: dict[str, _Lagging], revision: int, timeline: str) -> int:
         """Stop waiting for those that have acknowledged or left; returns how many acknowledged."""

@@ -154,14 +154,14 @@ class Keys:
 
         async def change(mutation: Mutation) -> bool:
             transaction = mutation.transaction
-            key = await transaction.read.get_key(key_id)
+            key = transaction.key
             if key is None or not mutation.caller.sees_key(key):
                 return False
             await transaction.delete_key(key_id)
             mutation.audit(Change(before=key, after=None, reason=reason))
             return True
 
-        found, propagation = await self._mutations.run(caller, change)
+        found, propagation = await self._mutations.run(caller, change, key_id)
         if not found:
             # Only now: whoever repeats a call that failed while it waited shall find that it is over.
             raise ResourceNotFound("key", key_id)
@@ -174,7 +174,7 @@ class Keys:
 
         async def whole(mutation: Mutation) -> Key:
             transaction = mutation.transaction
-            before = require_visible(await transaction.read.get_key(key_id), key_id, mutation.caller)
+            before = require_visible(transaction.key, key_id, mutation.caller)
             after = await change(mutation, before)
             if after == before:
                 return before
@@ -182,7 +182,7 @@ class Keys:
             mutation.audit(Change(before=before, after=stored, reason=reason))
             return stored
 
-        return await self._mutations.run(caller, whole)
+        return await self._mutations.run(caller, whole, key_id)
 
 
 def visible_filter(caller: Caller, matching: KeyFilter) -> KeyFilter | None:

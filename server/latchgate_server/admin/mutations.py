@@ -40,20 +40,25 @@ class Mutations:
         self._peppers = peppers
         self._barrier = barrier
 
-    async def run(self, caller: Caller, change: Callable[[Mutation], Awaitable[Result]]) -> tuple[Result, Propagation]:
+    async def run(
+        self, caller: Caller, change: Callable[[Mutation], Awaitable[Result]], key_id: str = ""
+    ) -> tuple[Result, Propagation]:
         """Run a use case in a transaction and wait until every replica decides on what it changed.
 
+        key_id: of the key that is to be changed, if it is one: the transaction then begins with it.
         Whatever it raises undoes it. Raises AdminKeyRejected or PermissionMissing where the caller lost its rights
         meanwhile, LastAdministrator where nobody would be left who can administer everything, Overloaded where the
         lock is not to be had, StoreUnavailable.
         """
         with tracing.span(SpanName.CHANGE):
-            result, revision, timeline = await self._commit(caller, change)
+            result, revision, timeline = await self._commit(caller, change, key_id)
         return result, await self._barrier.wait(revision, timeline)
 
-    async def _commit(self, caller: Caller, change: Callable[[Mutation], Awaitable[Result]]) -> tuple[Result, int, str]:
+    async def _commit(
+        self, caller: Caller, change: Callable[[Mutation], Awaitable[Result]], key_id: str
+    ) -> tuple[Result, int, str]:
         """What the use case returns, and the revision and timeline to wait for."""
-        async with self._store.change(caller.key_id) as transaction:
+        async with self._store.change(caller.key_id, key_id) as transaction:
             admitted = await self._access.admit_again(caller, transaction)
             actor = Actor(key_id=admitted.key_id, address=admitted.address)
             trail = AuditTrail(transaction, self._peppers, actor, admitted.method)

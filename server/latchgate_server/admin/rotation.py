@@ -49,7 +49,7 @@ class Rotation:
 
         async def change(mutation: Mutation) -> tuple[Key, NewCredential | None, Key]:
             transaction, admitted = mutation.transaction, mutation.caller
-            before = require_visible(await transaction.read.get_key(key_id), key_id, admitted)
+            before = require_visible(transaction.key, key_id, admitted)
             if first := await key_made_before(mutation, call):
                 return first, None, before
             now = transaction.time
@@ -70,7 +70,7 @@ class Rotation:
             mutation.audit(Change(before=before, after=retired))
             return created, credential, retired
 
-        (key, told, predecessor), propagation = await self._mutations.run(caller, change)
+        (key, told, predecessor), propagation = await self._mutations.run(caller, change, key_id)
         return key, told, predecessor, propagation
 
 

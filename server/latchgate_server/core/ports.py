@@ -271,6 +271,11 @@ class Transaction(Protocol):
         ...
 
     @property
+    def key(self) -> Key | None:
+        """The key that is to be changed, as it is now that the lock is held; None where there is none of that id."""
+        ...
+
+    @property
     def timeline(self) -> str:
         """The history of the database that this change becomes part of; each promotion begins another."""
         ...
@@ -392,10 +397,11 @@ class Store(Protocol):
         """Reads outside any transaction."""
         ...
 
-    def change(self, actor_key_id: str = "") -> AbstractAsyncContextManager[Transaction]:
+    def change(self, actor_key_id: str = "", key_id: str = "") -> AbstractAsyncContextManager[Transaction]:
         """A transaction that has taken the revision clock; it commits when left, and rolls back on an exception.
 
-        actor_key_id: the key of who asks for the change; empty for Latchgate itself.
+        actor_key_id: the key of who asks for the change; empty for Latchgate itself. key_id: the key to be changed, if
+        it is one.
         """
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -128,10 +128,10 @@ class ReplicaTable(Protocol):
 
 
 class Acknowledgements(Protocol):
-    """Hints that some replica acknowledged something."""
+    """Hints that replicas acknowledged something."""
 
-    async def wait(self, replica_ids: Collection[str], revision: int, seconds: float) -> None:
-        """Return once all these replicas were heard of, each with the revision or a later one, or after `seconds`.
+    async def wait(self, revision: int, seconds: float) -> None:
+        """Return once all replicas are said to have reached the revision, or after `seconds`.
 
         Or sooner, where some replica left.
         """

@@ -172,15 +172,17 @@ SELECT key_id_tag_key FROM deployment
 SELECT latchgate_begin_change()
 
 -- name: change_begun
--- What a mutation that holds the clock begins with: its place in history, the end of the audit chain, and the key $1 as
--- load_records gives it; '' for none. One row.
+-- What a mutation that holds the clock begins with: its place in history, the end of the audit chain, and two keys as
+-- load_records and get_key give them: $1, who asks, and $2, which is to be changed; '' for none. Two rows, in this order.
 SELECT wanted.id, current_setting('latchgate.revision')::bigint AS snapshot_revision,
        latchgate_timeline() AS timeline, clock_timestamp() AS time,
        coalesce(newest.sequence, 0) AS audit_sequence, coalesce(newest.hash, '') AS audit_hash,
-       {record}
-FROM (SELECT $1::text AS id) AS wanted
+       {record}, {last_use}
+FROM (VALUES (1, $1::text), (2, $2::text)) AS wanted (place, id)
 LEFT JOIN (SELECT sequence, hash FROM audit_events ORDER BY sequence DESC LIMIT 1) AS newest ON true
 {record_source}
+LEFT JOIN key_last_uses AS l ON l.key_number = k.number
+ORDER BY wanted.place
 
 -- name: current_revision
 -- The revision of this statement's snapshot. One row.
@@ -196,8 +198,8 @@ SET applied_revision = excluded.applied_revision, lease_seconds = excluded.lease
 -- The changes after the revision $1, all of one snapshot, with its revision. At least one row, entity NULL where nothing
 -- changed; at most $2.
 SELECT clock.revision, pruned.revision AS pruned_revision, (SELECT count(*) FROM replicas) AS replicas, c.entity, c.id
-FROM revision_clock AS clock CROSS JOIN changes_pruned AS pruned LEFT JOIN changes AS c ON c.revision > $1
-LIMIT $2
+FROM revision_clock AS clock CROSS JOIN changes_pruned AS pruned
+LEFT JOIN LATERAL (SELECT entity, id FROM changes WHERE revision > $1 ORDER BY revision LIMIT $2) AS c ON true
 
 -- name: acknowledge
 SELECT latchgate_acknowledge($1, $2)

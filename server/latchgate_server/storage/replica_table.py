@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -55,34 +55,31 @@ class PostgresReplicaTable:
 
 
 class _Hints:
-    """What one waiting mutator hears: how far each replica says that it is. The rows alone are believed."""
+    """What one waiting mutator hears: how far all replicas say that they are. The rows alone are believed."""
 
     def __init__(self) -> None:
-        self._said: dict[str, int] = {}
+        self._reached = -1
         self._somebody_left = False
         self._news = asyncio.Event()
 
     def hear(self, payload: str) -> None:
-        """Take in a notification, `REPLICA REVISION`; an empty one says that somebody left."""
-        replica_id, _, revision = payload.partition(" ")
-        if revision.isdecimal():
-            self._said[replica_id] = int(revision)
+        """Take in a notification: a revision that all have reached; an empty one says that somebody left."""
+        if payload.isdecimal():
+            self._reached = int(payload)
         else:
             self._somebody_left = True
         self._news.set()
 
-    async def wait(self, replica_ids: Collection[str], revision: int, seconds: float) -> None:
+    async def wait(self, revision: int, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
-                while not self._is_worth_a_look(replica_ids, revision):
+                while self._reached < revision and not self._somebody_left:
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:
             pass
-        self._somebody_left = False
-
-    def _is_worth_a_look(self, replica_ids: Collection[str], revision: int) -> bool:
-        return self._somebody_left or all(self._said.get(each, -1) >= revision for each in replica_ids)
+        # Each is good for one look: what was said and did not come true is no reason to look again and again.
+        self._reached, self._somebody_left = -1, False
 
 
 class _Ear:

@@ -26,14 +26,14 @@ class PostgresStore:
         self.read = PostgresReader(pool, patience)
 
     @asynccontextmanager
-    async def change(self, actor_key_id: str = "") -> AsyncIterator[Transaction]:
+    async def change(self, actor_key_id: str = "", key_id: str = "") -> AsyncIterator[Transaction]:
         """A transaction that has taken the revision clock; it commits when left, and rolls back on an exception."""
         with told_plainly():
             async with self._pool.acquire(timeout=self._patience) as connection, _holding_the_clock(connection):
                 # In a snapshot from after the wait for the clock, which a statement has only from its beginning.
-                row: Any = await connection.fetchrow(SQL["change_begun"], actor_key_id)
-                assert row is not None, "change_begun always returns a row"
-                yield PostgresTransaction(connection, row, self._patience)
+                rows: list[Any] = await connection.fetch(SQL["change_begun"], actor_key_id, key_id)
+                actor, key = rows
+                yield PostgresTransaction(connection, actor, key, self._patience)
 
     async def key_id_tag_key(self) -> bytes:
         """The key of the tag in key ids."""

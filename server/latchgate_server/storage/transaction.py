@@ -21,10 +21,12 @@ from latchgate_server.storage.rows import Row, key_from, limits_to, loaded_from
 class PostgresTransaction:
     """One mutation in progress; made by PostgresStore.change."""
 
-    def __init__(self, connection: Connection, began: Row, patience: float) -> None:
-        """began: what the statement `change_begun` returned."""
+    def __init__(self, connection: Connection, began: Row, key: Row, patience: float) -> None:
+        """began, key: the two rows that the statement `change_begun` returned."""
         self._connection = connection
         self.actor = loaded_from(began)
+        # A record is found by the form of an imported key as well; administrators name keys by their ids alone.
+        self.key = key_from(key) if key["key_id"] == key["id"] else None
         self.revision = self.actor.revision
         self.timeline: str = began["timeline"]
         self.time: datetime = began["time"]
