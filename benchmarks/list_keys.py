@@ -23,7 +23,8 @@ from typing import Any
 import asyncpg
 
 from benchmarks.machine import described
-from benchmarks.many_keys import fill
+from benchmarks.many_keys import BUSY_HOUR, fill
+from latchgate_server.core import bounds
 from latchgate_server.core.model import KeyState
 from latchgate_server.core.ports import AuditFilter, KeyFilter, ListPosition
 from latchgate_server.embedded import running_postgres
@@ -180,13 +181,20 @@ def key_cases(keys: int) -> Iterator[Case]:
 
 
 def other_cases(keys: int) -> Iterator[Case]:
-    """ListTenants, ListPlans, ListRoles and ListAuditEvents."""
+    """ListTenants, ListPlans, ListRoles, ListBusiestKeys and ListAuditEvents."""
     yield Case("tenants", Statement(SQL["list_tenants"], ["", _PAGE]))
     yield Case("tenants; a deep page", Statement(SQL["list_tenants"], ["t9", _PAGE]))
     yield Case("plans", Statement(SQL["list_plans"], ["", _PAGE]))
     yield Case("plans; of a tenant", Statement(SQL["plan_of_tenant"], ["t9"]))
     yield Case("roles", Statement(SQL["list_roles"], ["t0", "", _PAGE]))
     yield Case("roles; a deep page", Statement(SQL["list_roles"], ["t0", "shared-500", _PAGE]))
+    most, among = bounds.BUSIEST_KEYS, bounds.BUSIEST_KEYS_LOOKED_AT
+    yield Case("busiest keys", Statement(SQL["read_busiest_keys"], [BUSY_HOUR, most, among]))
+    yield Case("busiest keys; an hour later", Statement(SQL["read_busiest_keys"], [BUSY_HOUR + 1, most, among]))
+    tenants = {"the largest tenant, never used": "t0", "a large tenant": "t1", "a small tenant": "t9"}
+    for what, tenant_id in tenants.items():
+        of_tenant = Statement(SQL["read_busiest_keys_of_tenant"], [BUSY_HOUR, most, among, tenant_id])
+        yield Case(f"busiest keys; {what}", of_tenant)
     start = datetime(2028, 1, 1, tzinfo=UTC)
     early, late = start + timedelta(seconds=keys // 50), start + timedelta(seconds=keys - keys // 50)
     filters = {

@@ -87,6 +87,17 @@ UPDATE key_last_uses AS u SET used = true, time = at, hour = date_trunc('hour', 
     FROM keys WHERE number BETWEEN $1 AND $2 AND number % 3 > 0
 ) AS used WHERE u.key_number = used.number
 """
+# As if all of them had been used in one hour or the one before: few of them much, most of them about as often.
+BUSY_HOUR = 543_210
+_BUSY_HOURS = """
+UPDATE key_last_uses AS u
+SET busy_hour = $3::integer - number % 2, busy_uses = uses, busy_before = uses / 2,
+    busy_step = floor(8 * ln(uses * 1.5))
+FROM (
+    SELECT number, 2 * (500 + 50000000 / (1 + number * 7919::bigint % 1000000)) AS uses
+    FROM keys WHERE number BETWEEN $1 AND $2 AND number % 3 > 0
+) AS used WHERE u.key_number = used.number
+"""
 _AUDIT_EVENTS = """
 INSERT INTO audit_events (sequence, time, tenant_id, actor, actor_ip, method, target_type, target_id, before, after,
                           reason, revision, pepper_id, hash)
@@ -136,6 +147,7 @@ async def fill(url: str, keys: int, told: Callable[[str], None]) -> None:
             await connection.execute(_KEYS, first, last, keys, tenants)
             await connection.execute(_KEY_ROLES, first, last, keys)
             await connection.execute(_LAST_USES, first, last, keys)
+            await connection.execute(_BUSY_HOURS, first, last, BUSY_HOUR)
         for (statement,) in await connection.fetch(_TOGETHER):
             await connection.execute(statement)
         for index in indexes:

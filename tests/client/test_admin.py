@@ -283,6 +283,8 @@ def test_what_happened_is_told(admin: AdminClient, tenant: str, server: ServerPr
         buckets = admin.get_usage(**subject, start_time=started, bucket="hour")  # type: ignore[arg-type]
         assert sum(bucket.allowed for bucket in buckets) == 1
         assert buckets[0].length == timedelta(hours=1)
+    (busiest,) = admin.list_busiest_keys(tenant=tenant)
+    assert (busiest.key_id, busiest.tenant, busiest.uses_this_hour + busiest.uses_hour_before) == (key_id, tenant, 1)
     events = list(admin.list_audit_events(tenant=tenant, page_size=1))
     assert [event.method for event in events] == ["CreateKey", "CreateTenant"]
     assert events[0].target_id == key_id

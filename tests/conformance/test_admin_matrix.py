@@ -25,7 +25,7 @@ from latchgate.v1 import key_pb2, tenant_pb2
 from latchgate_server.admin.access import METHOD_PERMISSIONS
 from tests.conformance.contract import METHODS, NOT_BUILT
 from tests.conformance.house import ROOT_TENANT, House
-from tests.conformance.wire import Refusal, refusal_of
+from tests.conformance.wire import Refusal, refusal, refusal_of
 from tests.support.server import Admin
 
 BEHALF = "x-latchgate-on-behalf-of"
@@ -78,6 +78,7 @@ TABLE: Mapping[str, tuple[str, str, str, str]] = {
     "GetUsage": (OK, ABSENT, LACKS, LACKS),
     "ListKeyUses": (OK, ABSENT, OK, ABSENT),
     "ListKeySources": (OK, ABSENT, OK, ABSENT),
+    "ListBusiestKeys": (OK, NOTHING, LACKS, LACKS),
     "ListAuditEvents": (OK, NOTHING, LACKS, LACKS),
 }
 
@@ -114,6 +115,16 @@ class Target:
         rotate = pb.RotateKeyRequest(key_id=self.key_id, grace_period=Duration(seconds=60))
         self.house.root.RotateKey(rotate)
         return self.key_id
+
+    @cached_property
+    def used_tenant_id(self) -> str:
+        """The tenant, once it is known that its key was used: to ask for what it may not do is a use as well."""
+        refusal(lambda: self.house.caller(self.key_string).ListKeys(pb.ListKeysRequest()))
+        deadline = time.monotonic() + 10
+        while not self.house.root.ListBusiestKeys(pb.ListBusiestKeysRequest(tenant_id=self.tenant_id)).keys:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        return self.tenant_id
 
     @cached_property
     def role_id(self) -> str:
@@ -180,6 +191,7 @@ REQUESTS: Mapping[str, Callable[[Target], Message]] = {
     ),
     "ListKeyUses": lambda t: pb.ListKeyUsesRequest(key_id=t.key_id),
     "ListKeySources": lambda t: pb.ListKeySourcesRequest(key_id=t.key_id),
+    "ListBusiestKeys": lambda t: pb.ListBusiestKeysRequest(tenant_id=t.used_tenant_id),
     "ListAuditEvents": lambda t: pb.ListAuditEventsRequest(tenant_id=t.tenant_id),
 }
 

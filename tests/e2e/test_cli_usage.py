@@ -56,6 +56,21 @@ def eventually(told: Callable[[], bool]) -> None:
         time.sleep(0.2)
 
 
+def test_the_busiest_keys_are_listed_with_their_uses(env: Mapping[str, str], tmp_path: Path) -> None:
+    run("tenants", "create", "busy", env=env)
+    made = ("keys", "create", "--tenant", "busy", "--name", "shop", "--key-file", str(tmp_path / "key"))
+    key_id = run(*made, env=env).strip()
+    use(env, tmp_path / "key")
+    eventually(lambda: key_id in run("keys", "busiest", "--tenant", "busy", env=env))
+    heading, row = run("keys", "busiest", "--tenant", "busy", env=env).splitlines()
+    assert heading.split("  ")[0] == "KEY ID"
+    assert row.split()[:3] == [key_id, "busy", "shop"]
+    (told,) = json.loads(run("keys", "busiest", "--tenant", "busy", "--output", "json", env=env))["keys"]
+    assert int(told["uses_this_hour"]) + int(told["uses_hour_before"]) == 1
+    assert key_id in run("keys", "busiest", "--limit", "100", env=env)
+    assert "--limit" in run("keys", "busiest", "--limit", "101", env=env, code=2)
+
+
 def test_usage_is_a_chart_with_its_sum(env: Mapping[str, str], tmp_path: Path) -> None:
     key_id = make_key(env, tmp_path / "key", "--owner", "ann")
     use(env, tmp_path / "key", "--ip", "203.0.113.9")

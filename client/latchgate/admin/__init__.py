@@ -18,7 +18,7 @@ from latchgate.admin.key import Key, KeyChanged, KeyState, LastUse, NewKey
 from latchgate.admin.key_states import KeysRevoked, LeakReport
 from latchgate.admin.keys import KeyFields, KeyFilter
 from latchgate.admin.plans import Plan, PlanChanged, PlanFields
-from latchgate.admin.records import AuditEvent, KeySource, KeyUse, UsageBucket
+from latchgate.admin.records import AuditEvent, BusyKey, KeySource, KeyUse, UsageBucket
 from latchgate.admin.roles import Role, RoleChanged, RoleFields
 from latchgate.admin.rotation import RotatedKey, Rotation
 from latchgate.admin.support import Check, Explanation, LimitReset
@@ -30,6 +30,7 @@ __all__ = [
     "AsyncAdminClient",
     "AsyncListed",
     "AuditEvent",
+    "BusyKey",
     "Check",
     "Explanation",
     "ImportedKey",

@@ -155,6 +155,7 @@ class AsyncAdminClient:
     get_usage = _method(records.get_usage)
     list_key_uses = _method(records.list_key_uses)
     list_key_sources = _listed(records.list_key_sources)
+    list_busiest_keys = _method(records.list_busiest_keys)
     list_audit_events = _listed(records.list_audit_events)
 
     async def make(self, call: Call[T]) -> T:

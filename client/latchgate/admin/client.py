@@ -159,6 +159,7 @@ class AdminClient:
     get_usage = _method(records.get_usage)
     list_key_uses = _method(records.list_key_uses)
     list_key_sources = _listed(records.list_key_sources)
+    list_busiest_keys = _method(records.list_busiest_keys)
     list_audit_events = _listed(records.list_audit_events)
 
     def make(self, call: Call[T]) -> T:

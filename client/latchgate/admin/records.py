@@ -53,6 +53,17 @@ class KeySource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BusyKey:
+    """How often a key was used since this hour began, in UTC, and in the whole hour before it."""
+
+    key_id: str
+    tenant: str
+    display_name: str
+    uses_this_hour: int
+    uses_hour_before: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEvent:
     """One change. before, after: the changed fields; None where there was, or is, nothing. Never a secret or its hash.
 
@@ -111,6 +122,15 @@ def list_key_sources(key_id: str, *, page_size: int = PAGE_SIZE) -> Listing[KeyS
     return Listing(rpc="ListKeySources", request=request, entries=lambda response: map(_source_from, response.sources))
 
 
+def list_busiest_keys(*, tenant: str = "", page_size: int = PAGE_SIZE) -> Call[tuple[BusyKey, ...]]:
+    """The keys that were used most in this hour and the one before it, the most used first, all in one answer.
+
+    tenant: whose keys; empty: those of every tenant that the caller may see. page_size: at most so many, up to 100.
+    """
+    request = pb.ListBusiestKeysRequest(tenant_id=tenant, page_size=page_size)
+    return reads("ListBusiestKeys", request, lambda response: tuple(map(_busy_key_from, response.keys)))
+
+
 def list_audit_events(
     *,
     tenant: str = "",
@@ -160,6 +180,16 @@ def _source_from(message: audit_pb2.KeySource) -> KeySource:
         first_use_time=time_from(message.first_use_time),
         last_use_time=time_from(message.last_use_time),
         count=message.count,
+    )
+
+
+def _busy_key_from(message: audit_pb2.BusyKey) -> BusyKey:
+    return BusyKey(
+        key_id=message.key_id,
+        tenant=message.tenant_id,
+        display_name=message.display_name,
+        uses_this_hour=message.uses_this_hour,
+        uses_hour_before=message.uses_hour_before,
     )
 
 

@@ -2292,6 +2292,64 @@ class ListKeySourcesResponse(_message.Message):
 Global___ListKeySourcesResponse: _TypeAlias = ListKeySourcesResponse  # noqa: Y015
 
 @_typing.final
+class ListBusiestKeysRequest(_message.Message):
+    """Whose busiest keys to list, and how many."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """Empty: every tenant that the caller may see."""
+    page_size: _builtins.int
+    """1 to 100; 0: 50; more counts as 100."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBusiestKeysRequest: _TypeAlias = ListBusiestKeysRequest  # noqa: Y015
+
+@_typing.final
+class ListBusiestKeysResponse(_message.Message):
+    """The keys that are used most. There are no further pages: the order changes with every use."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: _builtins.int
+    HOUR_START_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[_audit_pb2.BusyKey]:
+        """The most used first, by the uses of both hours together. A key without a use in either is not among them. Of more
+        than 1,000 keys that were used equally often, within an eighth, some.
+        """
+
+    @_builtins.property
+    def hour_start_time(self) -> _timestamp_pb2.Timestamp:
+        """Where this hour began, in UTC: on the hour."""
+
+    def __init__(
+        self,
+        *,
+        keys: _abc.Iterable[_audit_pb2.BusyKey] | None = ...,
+        hour_start_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hour_start_time", b"hour_start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hour_start_time", b"hour_start_time", "keys", b"keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBusiestKeysResponse: _TypeAlias = ListBusiestKeysResponse  # noqa: Y015
+
+@_typing.final
 class ListAuditEventsRequest(_message.Message):
     """Which audit events to list, and which page of them. All that is set must match."""
 

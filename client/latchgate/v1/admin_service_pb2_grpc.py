@@ -224,6 +224,11 @@ class AdminServiceStub:
                 request_serializer=latchgate_dot_v1_dot_admin__service__pb2.ListKeySourcesRequest.SerializeToString,
                 response_deserializer=latchgate_dot_v1_dot_admin__service__pb2.ListKeySourcesResponse.FromString,
                 _registered_method=True)
+        self.ListBusiestKeys = channel.unary_unary(
+                '/latchgate.v1.AdminService/ListBusiestKeys',
+                request_serializer=latchgate_dot_v1_dot_admin__service__pb2.ListBusiestKeysRequest.SerializeToString,
+                response_deserializer=latchgate_dot_v1_dot_admin__service__pb2.ListBusiestKeysResponse.FromString,
+                _registered_method=True)
         self.ListAuditEvents = channel.unary_unary(
                 '/latchgate.v1.AdminService/ListAuditEvents',
                 request_serializer=latchgate_dot_v1_dot_admin__service__pb2.ListAuditEventsRequest.SerializeToString,
@@ -514,6 +519,14 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListBusiestKeys(self, request, context):
+        """The keys that were used most in this hour and the one before it, the most used first, up to 100. At most about a
+        second behind. Needs `latchgate.keys.list_busiest`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListAuditEvents(self, request, context):
         """Lists what administrators changed, page by page. Needs `latchgate.audit.list`.
         """
@@ -703,6 +716,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListKeySources,
                     request_deserializer=latchgate_dot_v1_dot_admin__service__pb2.ListKeySourcesRequest.FromString,
                     response_serializer=latchgate_dot_v1_dot_admin__service__pb2.ListKeySourcesResponse.SerializeToString,
+            ),
+            'ListBusiestKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBusiestKeys,
+                    request_deserializer=latchgate_dot_v1_dot_admin__service__pb2.ListBusiestKeysRequest.FromString,
+                    response_serializer=latchgate_dot_v1_dot_admin__service__pb2.ListBusiestKeysResponse.SerializeToString,
             ),
             'ListAuditEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAuditEvents,
@@ -1692,6 +1710,33 @@ class AdminService:
             '/latchgate.v1.AdminService/ListKeySources',
             latchgate_dot_v1_dot_admin__service__pb2.ListKeySourcesRequest.SerializeToString,
             latchgate_dot_v1_dot_admin__service__pb2.ListKeySourcesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBusiestKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/latchgate.v1.AdminService/ListBusiestKeys',
+            latchgate_dot_v1_dot_admin__service__pb2.ListBusiestKeysRequest.SerializeToString,
+            latchgate_dot_v1_dot_admin__service__pb2.ListBusiestKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

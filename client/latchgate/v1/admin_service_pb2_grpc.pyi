@@ -150,6 +150,10 @@ class AdminServiceStub:
     """The latest decisions about a key, one by one, up to 100. Needs `latchgate.keys.list_uses`."""
     ListKeySources: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListKeySourcesRequest, _admin_service_pb2.ListKeySourcesResponse]
     """Lists the addresses that a key was used from, page by page. Needs `latchgate.keys.list_sources`."""
+    ListBusiestKeys: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListBusiestKeysRequest, _admin_service_pb2.ListBusiestKeysResponse]
+    """The keys that were used most in this hour and the one before it, the most used first, up to 100. At most about a
+    second behind. Needs `latchgate.keys.list_busiest`.
+    """
     ListAuditEvents: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListAuditEventsRequest, _admin_service_pb2.ListAuditEventsResponse]
     """Lists what administrators changed, page by page. Needs `latchgate.audit.list`."""
 
@@ -275,6 +279,10 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """The latest decisions about a key, one by one, up to 100. Needs `latchgate.keys.list_uses`."""
     ListKeySources: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListKeySourcesRequest, _admin_service_pb2.ListKeySourcesResponse]  # type: ignore[assignment]
     """Lists the addresses that a key was used from, page by page. Needs `latchgate.keys.list_sources`."""
+    ListBusiestKeys: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListBusiestKeysRequest, _admin_service_pb2.ListBusiestKeysResponse]  # type: ignore[assignment]
+    """The keys that were used most in this hour and the one before it, the most used first, up to 100. At most about a
+    second behind. Needs `latchgate.keys.list_busiest`.
+    """
     ListAuditEvents: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListAuditEventsRequest, _admin_service_pb2.ListAuditEventsResponse]  # type: ignore[assignment]
     """Lists what administrators changed, page by page. Needs `latchgate.audit.list`."""
 
@@ -613,6 +621,16 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.ListKeySourcesResponse, _abc.Awaitable[_admin_service_pb2.ListKeySourcesResponse]]:
         """Lists the addresses that a key was used from, page by page. Needs `latchgate.keys.list_sources`."""
+
+    @_abc_1.abstractmethod
+    def ListBusiestKeys(
+        self,
+        request: _admin_service_pb2.ListBusiestKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListBusiestKeysResponse, _abc.Awaitable[_admin_service_pb2.ListBusiestKeysResponse]]:
+        """The keys that were used most in this hour and the one before it, the most used first, up to 100. At most about a
+        second behind. Needs `latchgate.keys.list_busiest`.
+        """
 
     @_abc_1.abstractmethod
     def ListAuditEvents(

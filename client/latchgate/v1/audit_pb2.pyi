@@ -217,6 +217,44 @@ class KeyUse(_message.Message):
 Global___KeyUse: _TypeAlias = KeyUse  # noqa: Y015
 
 @_typing.final
+class BusyKey(_message.Message):
+    """A key that is used much. A use is a decision about a key whose secret was proven, allowed or denied."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    USES_THIS_HOUR_FIELD_NUMBER: _builtins.int
+    USES_HOUR_BEFORE_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """The key."""
+    tenant_id: _builtins.str
+    """Its tenant."""
+    display_name: _builtins.str
+    """Its name for people. May be empty."""
+    uses_this_hour: _builtins.int
+    """Uses since this hour began, in UTC."""
+    uses_hour_before: _builtins.int
+    """Uses in the whole hour before it."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        tenant_id: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        uses_this_hour: _builtins.int = ...,
+        uses_hour_before: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "key_id", b"key_id", "tenant_id", b"tenant_id", "uses_hour_before", b"uses_hour_before", "uses_this_hour", b"uses_this_hour"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BusyKey: _TypeAlias = BusyKey  # noqa: Y015
+
+@_typing.final
 class KeySource(_message.Message):
     """An address that a key was used from."""
 

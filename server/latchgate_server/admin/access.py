@@ -56,6 +56,7 @@ METHOD_PERMISSIONS = {
     "GetUsage": "latchgate.usage.get",
     "ListKeyUses": "latchgate.keys.list_uses",
     "ListKeySources": "latchgate.keys.list_sources",
+    "ListBusiestKeys": "latchgate.keys.list_busiest",
     "ListAuditEvents": "latchgate.audit.list",
 }
 """The one permission that each RPC needs. An RPC without a row is refused to everybody."""

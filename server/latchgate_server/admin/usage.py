@@ -9,11 +9,13 @@ from itertools import groupby
 
 from latchgate_server.admin.access import Caller, require_visible
 from latchgate_server.admin.paging import Page, PageRequest, PageTokens
+from latchgate_server.core import bounds
 from latchgate_server.core.errors import IllegalTransition, InvalidRequest, ResourceNotFound
 from latchgate_server.core.model import Key
 from latchgate_server.core.ports import Clock, Reader
 from latchgate_server.core.retirement import Retirement, judge
-from latchgate_server.core.usage import KeySource, KeyUse, Traffic, UsageReader, outcome_counts
+from latchgate_server.core.usage import HOUR as _HOUR_SECONDS
+from latchgate_server.core.usage import BusyKey, KeySource, KeyUse, Traffic, UsageReader, outcome_counts
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 _NO_TRAFFIC = Traffic(uses_hour=0, uses_day=0, allowed_day=0, used_hours=(), used_before=False)
@@ -96,6 +98,17 @@ class Usage:
         return self._tokens.page(
             caller, key_id, found, page.limit, lambda source: f"{source.last_time.isoformat()} {source.client_ip}"
         )
+
+    async def busiest(self, caller: Caller, tenant_id: str | None, page: PageRequest) -> tuple[int, Sequence[BusyKey]]:
+        """The hour that it is, since 1970, and the keys with the most uses in it and in the one before.
+
+        tenant_id: whose keys; None: all that the caller sees. A ranking has no further pages: it changes meanwhile.
+        """
+        hour = int(self._clock.now() // _HOUR_SECONDS)
+        limit = min(page.limit, bounds.BUSIEST_KEYS)
+        if tenant_id is not None and not caller.sees_tenant(tenant_id):
+            return hour, []
+        return hour, await self._usage.busiest_keys(tenant_id or caller.only_tenant, hour, limit)
 
     async def rotation(self, caller: Caller, key_id: str) -> RotationState:
         """How far traffic has moved from a key to its successor. key_id: of either.

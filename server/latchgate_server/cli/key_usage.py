@@ -49,6 +49,13 @@ _SOURCES = [
     Column("first use", whole=True),
     Column("last use", whole=True),
 ]
+_BUSIEST = [
+    Column("key id", whole=True),
+    Column("tenant"),
+    Column("name"),
+    Column("this hour", whole=True),
+    Column("hour before", whole=True),
+]
 
 
 class Interval(StrEnum):
@@ -71,7 +78,7 @@ Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Unti
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the group `keys`."""
-    for command in (usage, uses, sources, rotation):
+    for command in (usage, uses, sources, busiest, rotation):
         app.command()(command)
 
 
@@ -153,6 +160,26 @@ def sources(
         for source in response.sources
     ]
     print_page(output, response, _SOURCES, rows, response.next_page_token)
+
+
+def busiest(
+    *,
+    tenant: Annotated[str, typer.Option("--tenant", metavar="TENANT", help="Of this tenant alone.")] = "",
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=100, help="At most so many.")] = 20,
+    output: Output = Format.TABLE,
+) -> None:
+    """List the keys that are used most, in this hour and the one before it."""
+    request = pb.ListBusiestKeysRequest(tenant_id=tenant, page_size=limit)
+    with administration() as admin:
+        response = admin.read(admin.stub.ListBusiestKeys, request)
+    if output is Format.JSON:
+        print_json(response)
+    else:
+        print_list(_BUSIEST, [_busy(key) for key in response.keys])
+
+
+def _busy(key: audit_pb2.BusyKey) -> list[str]:
+    return [key.key_id, key.tenant_id, key.display_name, f"{key.uses_this_hour:,}", f"{key.uses_hour_before:,}"]
 
 
 def rotation(

@@ -73,7 +73,7 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class HotKey:
-    """A key, and its decisions within the hour and, between two looks at them, a second."""
+    """A key, and its uses since the hour began and, between two looks at them, a second."""
 
     key_id: str
     tenant_id: str

@@ -1,37 +1,50 @@
-"""The hottest keys, as AdminService tells of them: among the keys used last, those with the most decisions this hour.
+"""The hottest keys, as AdminService tells of them: the busiest of this hour and the one before it, and their pace.
 
 No metric names a key: a label for each would grow with every key that there is. So an administrator's key is needed,
-with `latchgate.keys.list` and `latchgate.usage.get`.
+with `latchgate.keys.list_busiest`.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import TypeVar
+from dataclasses import dataclass
 
 import grpc
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from latchgate.v1 import admin_service_pb2 as pb
-from latchgate.v1 import key_pb2
+from latchgate.v1 import audit_pb2
 from latchgate_server.cli.refusals import Called, told
 from latchgate_server.cli.remote import ADMIN_ADDRESS, Admin
 from latchgate_server.cli.top_frame import HotKey, HotKeys
 from latchgate_server.core.ports import Clock
-
-Response = TypeVar("Response")
+from latchgate_server.core.usage import HOUR
 
 NO_KEY = "set LATCHGATE_ADMIN_KEY_FILE to an administrator's key to see them"
 PAUSE_SECONDS = 10.0
-_PAGES, _PAGE = 5, 200
-_CANDIDATES = 20
+_ASKED = 100
 _SHOWN = 10
-_RECENT_SECONDS = 300
-_HOUR = 3_600
 _CALL_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What was told at `moment`, in monotonic seconds, in the hour that began at `hour`, in Unix seconds."""
+
+    moment: float
+    hour: int
+    keys: dict[str, audit_pb2.BusyKey]
+
+    def rate_since(self, earlier: _Look | None, key: audit_pb2.BusyKey) -> float | None:
+        """Uses a second of one of the keys; None where the earlier look does not tell."""
+        before = None if earlier is None else earlier.keys.get(key.key_id)
+        if earlier is None or before is None or self.moment <= earlier.moment:
+            return None
+        uses = key.uses_this_hour - before.uses_this_hour
+        if self.hour == earlier.hour + HOUR:
+            uses += key.uses_hour_before
+        elif self.hour != earlier.hour:
+            return None
+        return max(uses, 0) / (self.moment - earlier.moment)
 
 
 class HottestKeys:
@@ -40,7 +53,7 @@ class HottestKeys:
     def __init__(self, admin: Admin, clock: Clock) -> None:
         self._admin = admin
         self._clock = clock
-        self._counted: dict[str, tuple[float, int]] = {}
+        self._earlier: _Look | None = None
         self._ending = threading.Event()
         self._runs = False
         self._latest = HotKeys(remark="looking …")
@@ -76,45 +89,16 @@ class HottestKeys:
             return  # the channel was closed, as the command ends
 
     def _found(self) -> HotKeys:
-        keys, is_whole = self._keys()
-        since = self._clock.now() - _RECENT_SECONDS
-        used = [key for key in keys if key.HasField("last_use") and key.last_use.time.ToSeconds() >= since]
-        used.sort(key=lambda key: key.last_use.time.ToMicroseconds(), reverse=True)
-        hot = sorted(map(self._counted_now, used[:_CANDIDATES]), key=_heat, reverse=True)
-        remark = "" if hot else "no key was used within five minutes"
-        if not is_whole:
-            remark = f"{remark}; " * bool(remark) + f"among the first {len(keys):,} keys that are listed"
-        return HotKeys(hot[:_SHOWN], remark)
-
-    def _keys(self) -> tuple[list[key_pb2.Key], bool]:
-        """Keys, and whether these are all."""
-        found: list[key_pb2.Key] = []
-        request = pb.ListKeysRequest(page_size=_PAGE, filter=pb.KeyFilter(states=[key_pb2.Key.STATE_ACTIVE]))
-        for _ in range(_PAGES):
-            page = self._call(self._admin.stub.ListKeys, request)
-            found += page.keys
-            request.page_token = page.next_page_token
-            if not page.next_page_token:
-                return found, True
-        return found, False
-
-    def _counted_now(self, key: key_pb2.Key) -> HotKey:
-        now = self._clock.now()
-        hour = Timestamp(seconds=int(now) // _HOUR * _HOUR)
-        request = pb.GetUsageRequest(key_id=key.key_id, start_time=hour, bucket_length=Duration(seconds=_HOUR))
-        buckets = self._call(self._admin.stub.GetUsage, request).buckets
-        count = sum(bucket.allowed + sum(bucket.denied.values()) for bucket in buckets)
-        earlier = self._counted.get(key.key_id)
-        self._counted[key.key_id] = (now, count)
-        per_second = None
-        if earlier is not None and count >= earlier[1] and now > earlier[0]:
-            per_second = (count - earlier[1]) / (now - earlier[0])
-        return HotKey(key.key_id, key.tenant_id, count, per_second)
-
-    def _call(self, rpc: Callable[..., Response], request: Message) -> Response:
         metadata = (("authorization", f"Bearer {self._admin.key.key_string}"),)
-        return rpc(request, metadata=metadata, timeout=_CALL_SECONDS)
-
-
-def _heat(key: HotKey) -> tuple[float, int]:
-    return (key.per_second or 0.0, key.this_hour)
+        request = pb.ListBusiestKeysRequest(page_size=_ASKED)
+        response = self._admin.stub.ListBusiestKeys(request, metadata=metadata, timeout=_CALL_SECONDS)
+        keys = {key.key_id: key for key in response.keys}
+        look = _Look(self._clock.monotonic(), response.hour_start_time.seconds, keys)
+        hot = [
+            HotKey(key.key_id, key.tenant_id, key.uses_this_hour, look.rate_since(self._earlier, key))
+            for key in response.keys
+        ]
+        self._earlier = look
+        # Those that are used no more come last, and equals in the order that they were told in.
+        hot.sort(key=lambda key: key.per_second or 0.0, reverse=True)
+        return HotKeys(hot[:_SHOWN], "" if hot else "no key was used in this hour or the one before")

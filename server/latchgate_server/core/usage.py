@@ -153,6 +153,17 @@ class KeySource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BusyKey:
+    """How often a key was used in an hour and in the one before it."""
+
+    key_id: str
+    tenant_id: str
+    display_name: str
+    this_hour: int
+    hour_before: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
     """How one key was used lately, wrong secrets apart.
 
@@ -185,6 +196,14 @@ class UsageReader(Protocol):
 
     async def key_sources(self, key_id: str, after: tuple[datetime, str] | None, limit: int) -> Sequence[KeySource]:
         """Up to `limit` addresses, the most recently used first; after: last time and address of the one before."""
+        ...
+
+    async def busiest_keys(self, tenant_id: str | None, hour: int, limit: int) -> Sequence[BusyKey]:
+        """Up to `limit` keys with the most uses in an hour (since 1970) and the one before it, the most used first.
+
+        tenant_id: whose keys; None: everybody's. Where more keys were used about as often as the last of them than can
+        be looked at, it is any of these.
+        """
         ...
 
     async def traffic(self, key_id: str, now: datetime) -> Traffic:

@@ -53,6 +53,17 @@ CROSS JOIN LATERAL (
     WHERE (l.holder, l.holder_id) IN (('KEY', k.lineage_id), ('TENANT', k.tenant_id))
 ) AS resets
 
+-- columns: busy_step
+floor(8 * ln(busy_uses + busy_before))
+
+-- columns: busy_key
+k.key_id, k.tenant_id, k.display_name, b.this_hour, b.hour_before
+
+-- columns: busy_key_source
+-- Key by key, until there are enough: OFFSET keeps the planner from joining all of them first.
+CROSS JOIN LATERAL (SELECT key_id, tenant_id, display_name FROM keys WHERE number = b.key_number OFFSET 0) AS k
+ORDER BY b.uses DESC, b.key_number LIMIT $2
+
 -- columns: audit_event
 sequence, time, tenant_id, actor, actor_ip, method, target_type, target_id, before, after, reason, revision, pepper_id,
 hash
@@ -552,23 +563,42 @@ ORDER BY t.number, n.hour, n.outcome
 ON CONFLICT (tenant_number, hour, outcome) DO UPDATE SET count = u.count + excluded.count
 
 -- name: renew_last_uses
--- Stores the latest use of keys. Returns those that were not used for $7 seconds before, and since when.
+-- Stores the latest use of keys, and how often they were used in the latest hour that each writer tells, and in the one
+-- before it. Returns those that were not used for $10 seconds before, and since when.
 WITH told AS MATERIALIZED (
     SELECT k.key_id, k.number, k.tenant_id, coalesce(l.time, k.create_time) AS slept_since, to_timestamp(n.first) AS first,
-           to_timestamp(n.last) AS last, n.client_ip, n.user_name, n.user_agent
-    FROM unnest($1::text[], $2::float8[], $3::float8[], $4::text[], $5::text[], $6::text[])
-        AS n (key_id, first, last, client_ip, user_name, user_agent)
+           to_timestamp(n.last) AS last, n.client_ip, n.user_name, n.user_agent, n.busy_hour, n.busy_uses, n.busy_before
+    FROM unnest($1::text[], $2::float8[], $3::float8[], $4::text[], $5::text[], $6::text[], $7::integer[], $8::bigint[],
+                $9::bigint[])
+        AS n (key_id, first, last, client_ip, user_name, user_agent, busy_hour, busy_uses, busy_before)
     JOIN keys AS k ON k.key_id = n.key_id LEFT JOIN key_last_uses AS l ON l.key_number = k.number
 ), renewed AS (
-    INSERT INTO key_last_uses AS l (key_number, tenant_id, used, time, hour, client_ip, user_name, user_agent)
-    SELECT number, tenant_id, true, last, date_trunc('hour', last), client_ip, user_name, user_agent
+    INSERT INTO key_last_uses AS l (key_number, tenant_id, used, time, hour, client_ip, user_name, user_agent,
+                                    busy_hour, busy_uses, busy_before, busy_step)
+    SELECT number, tenant_id, true, last, date_trunc('hour', last), client_ip, user_name, user_agent,
+           busy_hour, busy_uses, busy_before, {busy_step}
     FROM told ORDER BY number
     ON CONFLICT (key_number) DO UPDATE
-    SET used = true, time = excluded.time, hour = excluded.hour, client_ip = excluded.client_ip, user_name = excluded.user_name,
-        user_agent = excluded.user_agent
-    WHERE NOT l.used OR excluded.time > l.time
+    SET used = true,
+        -- Another writer may have told of a later use already.
+        time = CASE WHEN l.used AND l.time >= excluded.time THEN l.time ELSE excluded.time END,
+        hour = CASE WHEN l.used AND l.time >= excluded.time THEN l.hour ELSE excluded.hour END,
+        client_ip = CASE WHEN l.used AND l.time >= excluded.time THEN l.client_ip ELSE excluded.client_ip END,
+        user_name = CASE WHEN l.used AND l.time >= excluded.time THEN l.user_name ELSE excluded.user_name END,
+        user_agent = CASE WHEN l.used AND l.time >= excluded.time THEN l.user_agent ELSE excluded.user_agent END,
+        (busy_hour, busy_uses, busy_before, busy_step) = (
+            SELECT busy_hour, busy_uses, busy_before, {busy_step} FROM (
+                SELECT latest.hour AS busy_hour,
+                       CASE latest.hour WHEN l.busy_hour THEN l.busy_uses ELSE 0 END
+                       + CASE latest.hour WHEN excluded.busy_hour THEN excluded.busy_uses ELSE 0 END AS busy_uses,
+                       CASE latest.hour WHEN l.busy_hour THEN l.busy_before WHEN l.busy_hour + 1 THEN l.busy_uses ELSE 0 END
+                       + CASE latest.hour WHEN excluded.busy_hour THEN excluded.busy_before
+                                          WHEN excluded.busy_hour + 1 THEN excluded.busy_uses ELSE 0 END AS busy_before
+                FROM (SELECT greatest(l.busy_hour, excluded.busy_hour) AS hour) AS latest
+            ) AS both_told
+        )
 )
-SELECT key_id, slept_since FROM told WHERE slept_since < first - make_interval(secs => $7)
+SELECT key_id, slept_since FROM told WHERE slept_since < first - make_interval(secs => $10)
 
 -- name: add_key_sources
 -- Counts uses by address. Returns the addresses that are new, but for the first ones of a key.
@@ -675,6 +705,30 @@ SELECT s.client_ip, s.first_time, s.last_time, s.count FROM (
 ) AS s
 WHERE $2::timestamptz IS NULL OR s.last_time < $2 OR (s.last_time = $2 AND s.client_ip > $3)
 ORDER BY s.last_time DESC, s.client_ip LIMIT $4
+
+-- name: read_busiest_keys
+-- The keys with the most uses in the hour $1 (since 1970) and the one before it, the most used first. At most $2 rows,
+-- out of the $3 of either hour that lead its index.
+SELECT {busy_key} FROM (
+    SELECT key_number, this_hour, hour_before, this_hour + hour_before AS uses FROM (
+        (SELECT key_number, busy_uses AS this_hour, busy_before AS hour_before FROM key_last_uses
+         WHERE busy_hour = $1 ORDER BY busy_step DESC LIMIT $3)
+        UNION ALL
+        (SELECT key_number, 0, busy_uses FROM key_last_uses WHERE busy_hour = $1 - 1 ORDER BY busy_step DESC LIMIT $3)
+    ) AS each_hour ORDER BY uses DESC, key_number
+) AS b {busy_key_source}
+
+-- name: read_busiest_keys_of_tenant
+-- The same of the tenant $4.
+SELECT {busy_key} FROM (
+    SELECT key_number, this_hour, hour_before, this_hour + hour_before AS uses FROM (
+        (SELECT key_number, busy_uses AS this_hour, busy_before AS hour_before FROM key_last_uses
+         WHERE tenant_id = $4 AND busy_hour = $1 ORDER BY -busy_step LIMIT $3)
+        UNION ALL
+        (SELECT key_number, 0, busy_uses FROM key_last_uses
+         WHERE tenant_id = $4 AND busy_hour = $1 - 1 ORDER BY -busy_step LIMIT $3)
+    ) AS each_hour ORDER BY uses DESC, key_number
+) AS b {busy_key_source}
 
 -- name: read_traffic
 -- How the key $1 was used up to $2, but for its latest use; wrong secrets ($3) are no use of it. At most one row.

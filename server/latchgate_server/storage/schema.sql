@@ -410,7 +410,11 @@ CREATE TABLE public.key_last_uses (
     hour timestamp with time zone NOT NULL,
     client_ip text NOT NULL,
     user_name text NOT NULL,
-    user_agent text NOT NULL
+    user_agent text NOT NULL,
+    busy_hour integer,
+    busy_uses bigint,
+    busy_before bigint,
+    busy_step smallint
 )
 WITH (fillfactor='70');
 
@@ -760,6 +764,10 @@ CREATE INDEX changes_commit_time ON public.changes USING btree (commit_time);
 CREATE INDEX changes_revision ON public.changes USING btree (revision);
 
 CREATE INDEX imported_forms_revision ON public.imported_forms USING btree (revision, form);
+
+CREATE INDEX key_last_uses_busy ON public.key_last_uses USING btree (busy_hour, busy_step) WHERE (busy_hour IS NOT NULL);
+
+CREATE INDEX key_last_uses_busy_tenant ON public.key_last_uses USING btree (tenant_id, busy_hour, ((- busy_step))) WHERE (busy_hour IS NOT NULL);
 
 CREATE INDEX key_last_uses_hour ON public.key_last_uses USING btree (hour, key_number);
 

@@ -11,7 +11,7 @@ import asyncpg
 
 from latchgate_server.core import bounds
 from latchgate_server.core.model import DenialReason
-from latchgate_server.core.usage import KeySource, KeyUse, Traffic, UsageCount
+from latchgate_server.core.usage import BusyKey, KeySource, KeyUse, Traffic, UsageCount
 from latchgate_server.storage.failures import told_plainly
 from latchgate_server.storage.queries import SQL
 
@@ -59,6 +59,14 @@ class PostgresUsageReader:
             )
             for row in found
         ]
+
+    async def busiest_keys(self, tenant_id: str | None, hour: int, limit: int) -> Sequence[BusyKey]:
+        arguments: list[object] = [hour, limit, bounds.BUSIEST_KEYS_LOOKED_AT]
+        if tenant_id is None:
+            found = await self._rows("read_busiest_keys", *arguments)
+        else:
+            found = await self._rows("read_busiest_keys_of_tenant", *arguments, tenant_id)
+        return [BusyKey(**row) for row in found]
 
     async def traffic(self, key_id: str, now: datetime) -> Traffic:
         found = await self._rows("read_traffic", key_id, now, DenialReason.INVALID_SECRET, bounds.USES_PER_KEY)

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from latchgate_server.core import bounds
+from latchgate_server.core.model import DenialReason
 from latchgate_server.core.usage import DORMANT_SECONDS, Awakening, KeyTally, NewSource, Written
 from latchgate_server.storage.failures import told_plainly
 from latchgate_server.storage.pool import Connection
@@ -78,7 +79,7 @@ class PostgresUsageWriter:
 
     async def _renew_last_uses(self, connection: Connection, tallies: Sequence[KeyTally]) -> Sequence[Awakening]:
         uses = [
-            (tally.key_id, tally.first_time, last.time, last.client_ip, last.user, last.user_agent)
+            (tally.key_id, tally.first_time, last.time, last.client_ip, last.user, last.user_agent, *_busy_hours(tally))
             for tally in tallies
             if (last := tally.last) is not None
         ]
@@ -102,6 +103,16 @@ class PostgresUsageWriter:
         uses = [(tally.key_id, *use) for tally in tallies for use in tally.uses]
         if uses:
             await connection.execute(SQL["add_key_uses"], *_columns(uses))
+
+
+def _busy_hours(tally: KeyTally) -> tuple[int, int, int]:
+    """The latest hour with a use, since 1970, and how many uses there were in it and in the one before."""
+    uses: Counter[int] = Counter()
+    for (hour, outcome), count in tally.counts.items():
+        if outcome != DenialReason.INVALID_SECRET:
+            uses[hour] += count
+    latest = max(uses)
+    return latest, uses[latest], uses[latest - 1]
 
 
 def _columns(rows: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:

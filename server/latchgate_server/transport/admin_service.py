@@ -14,6 +14,7 @@ from latchgate_server.admin.imports import Imports
 from latchgate_server.admin.keys import Keys
 from latchgate_server.admin.leaks import Leaks
 from latchgate_server.admin.limits import LimitResets
+from latchgate_server.admin.paging import PageRequest
 from latchgate_server.admin.plans import Plans
 from latchgate_server.admin.roles import Roles
 from latchgate_server.admin.rotation import Rotation
@@ -49,6 +50,7 @@ from latchgate_server.transport.convert_keys import filter_from, key_changes_fro
 from latchgate_server.transport.convert_limits import limit_status_to, reset_from
 from latchgate_server.transport.convert_usage import (
     bucket_to,
+    busiest_to,
     key_source_to,
     key_use_to,
     rotation_to,
@@ -318,6 +320,11 @@ class AdminServicer(AdmitsAdministrators, admin_service_pb2_grpc.AdminServiceSer
     async def ListKeySources(self, request: pb.ListKeySourcesRequest, caller: Caller) -> pb.ListKeySourcesResponse:
         page = await self._usage.sources(caller, key_id_from(request.key_id), page_from(request))
         return pb.ListKeySourcesResponse(sources=map(key_source_to, page.items), next_page_token=page.next_token)
+
+    @admin_rpc
+    async def ListBusiestKeys(self, request: pb.ListBusiestKeysRequest, caller: Caller) -> pb.ListBusiestKeysResponse:
+        tenant_id = optional_tenant_id_from(request.tenant_id) or None
+        return busiest_to(*await self._usage.busiest(caller, tenant_id, PageRequest(request.page_size, "")))
 
     @admin_rpc
     async def GetRotation(self, request: pb.GetRotationRequest, caller: Caller) -> pb.GetRotationResponse:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from latchgate.v1 import admin_service_pb2, audit_pb2, decision_pb2
 from latchgate_server.admin.usage import DAY, HOUR, Bucket, RotationState, UsageQuery
 from latchgate_server.core import bounds
-from latchgate_server.core.usage import KeySource, KeyUse
+from latchgate_server.core.usage import BusyKey, KeySource, KeyUse
 from latchgate_server.transport.convert_admin import time_to
 from latchgate_server.transport.convert_keys import key_to
 from latchgate_server.transport.fields import Fields
@@ -94,6 +96,23 @@ def key_source_to(source: KeySource) -> audit_pb2.KeySource:
         first_use_time=time_to(source.first_time),
         last_use_time=time_to(source.last_time),
         count=source.count,
+    )
+
+
+def busiest_to(hour: int, keys: Sequence[BusyKey]) -> admin_service_pb2.ListBusiestKeysResponse:
+    """The answer with the keys that are used most. hour: the one that it is, since 1970."""
+    return admin_service_pb2.ListBusiestKeysResponse(
+        keys=[
+            audit_pb2.BusyKey(
+                key_id=key.key_id,
+                tenant_id=key.tenant_id,
+                display_name=key.display_name,
+                uses_this_hour=key.this_hour,
+                uses_hour_before=key.hour_before,
+            )
+            for key in keys
+        ],
+        hour_start_time=Timestamp(seconds=hour * 3_600),
     )
 
 
