@@ -221,12 +221,12 @@ def test_a_limit_store_that_runs_is_asked(env: dict[str, str]) -> None:
 
 def test_every_node_of_a_cluster_is_asked(env: dict[str, str]) -> None:
     with running_cluster() as cluster:
-        env |= PATIENTLY | {"LATCHGATE_LIMIT_STORE": cluster.address(0)}
-        found = [(finding["check"], finding["found"]) for finding in examined(env, 0)]
+        asking = env | PATIENTLY | {"LATCHGATE_LIMIT_STORE": cluster.address(0)}
+        found = [(finding["check"], finding["found"]) for finding in examined(asking, 0)]
         assert ("limit store", "all 3 nodes that keep limits answer") in found
         cluster.kill(1)
         failing = f"1 of 3 nodes failed: {cluster.name(1)}: no connection; of each rate limit, every process enforces"
-        assert told(examined(env, 0), "limit store").startswith(failing)
+        assert told(examined(asking, 0), "limit store").startswith(failing)
 
 
 def test_servers_that_are_no_cluster_do_not_count_for_each_other(env: dict[str, str]) -> None:
