@@ -49,6 +49,8 @@ UNTRIED = {
     "WATCHERS": "of clients that watch, see test_watchers.py in tests/consistency",
     "WATCHER_BACKLOG": "of clients that watch, see test_watchers.py in tests/consistency",
     "WATCHER_SILENCE_SECONDS": "a minute of silence, which no test waits for",
+    "BUSIEST_KEYS": "asking for more gives as many",
+    "BUSIEST_KEYS_LOOKED_AT": "of what is compared within the server, which no request names",
     "CACHED_USES": "of clients that watch, see test_watch_keys.py",
     "CACHED_USE_COUNT": "of clients that watch, see test_watch_keys.py",
     "CACHED_USES_WAITING": "of what waits to be counted, beyond which uses are dropped and counted as such",

@@ -22,7 +22,7 @@ SETTINGS = ROOT / "docs" / "reference" / "settings.md"
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
 
 NO_DEFAULT = {
-    *("database_url", "pepper", "pepper_file", "denials", "client_ip_header"),
+    *("database_url", "pepper", "pepper_file", "denials", "client_ip_header", "memory_limit"),
     *("tls_cert", "tls_key", "tls_client_ca"),
 }
 
