@@ -37,6 +37,17 @@ async def pool(empty_database: str) -> AsyncIterator[asyncpg.Pool]:
     await made.close()
 
 
+APPLIED_SOMEWHERE = {
+    1: "6694c697b37ee02a8fc9a81cb5e2da77702febc51d83cba4bf5724829c17952c",
+    2: "f80a9a80332eb191dd5015b18f1e3595c0a4ac93ed6f7d2eb96afca2aa2cd2c2",
+    3: "83b7d56afd2dbfbb200db8aae23630f9853d4633755632496702307c67ee0750",
+    4: "2c59861e81da41faf4bafeaf35c66029007f041bff9b88428436527a96191fec",
+    5: "91733ebd9dbb3266ac2ba17e5dbff59713d6f37898d6eacecdc55a42453639ac",
+    6: "3705695fdb0c54325ff3e7510fd7aae7dfcf8e97a335bce483c84a0ac52d387e",
+}
+"""The digest of each migration as databases have it; a new one is added here."""
+
+
 async def _execute(url: str, statement: str) -> None:
     connection = await asyncpg.connect(url)
     try:
@@ -54,6 +65,11 @@ async def test_all_migrations_applied_make_the_committed_schema(empty_database: 
 def test_migrations_are_numbered_without_gaps_and_named() -> None:
     assert [migration.version for migration in migrations()] == list(range(1, len(migrations()) + 1))
     assert all(migration.name for migration in migrations())
+
+
+def test_no_migration_is_edited_once_databases_have_it() -> None:
+    """A database that has another file's would be refused; what is to change, a further migration changes."""
+    assert {migration.version: migration.digest for migration in migrations()} == APPLIED_SOMEWHERE
 
 
 async def test_migrating_twice_does_nothing_the_second_time(empty_database: str, pool: asyncpg.Pool) -> None:

@@ -58,24 +58,14 @@ CREATE TABLE trusted_timeline (
 );
 INSERT INTO trusted_timeline (timeline) VALUES (latchgate_timeline());
 
--- Notes that a replica has evicted everything up to a revision. Where it was the last that others wait for, it tells the
--- mutators how far all have come by now. Its commit need not be synchronous: an acknowledgement that is lost only makes a
--- mutator wait longer.
+-- Notes that a replica has evicted everything up to a revision, and tells the mutators that wait. Its commit need not be
+-- synchronous: an acknowledgement that is lost only makes a mutator wait longer.
 CREATE FUNCTION latchgate_acknowledge(replica text, applied bigint) RETURNS void LANGUAGE plpgsql
 SET search_path FROM CURRENT AS $$
-DECLARE
-    own bigint;
-    reached bigint;
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
-    -- In turn: of several that acknowledge at once, the last shall see what the others have written.
-    PERFORM pg_advisory_xact_lock(hashtext('latchgate_acknowledge'));
-    SELECT applied_revision INTO own FROM replicas WHERE replica_id = replica;
     UPDATE replicas SET applied_revision = applied WHERE replica_id = replica AND applied_revision < applied;
-    SELECT min(applied_revision) INTO reached FROM replicas;
-    IF reached > own THEN
-        PERFORM pg_notify('latchgate_acknowledged', reached::text);
-    END IF;
+    PERFORM pg_notify('latchgate_acknowledged', replica || ' ' || applied);
 END
 $$;
 
@@ -125,25 +115,28 @@ $$;
 CREATE FUNCTION latchgate_record_changes() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     taken bigint := latchgate_begin_change();
-    touched text[] := '{}';
+    touched text;
+    written bigint;
 BEGIN
-    IF TG_OP <> 'TRUNCATE' THEN
+    IF TG_OP = 'TRUNCATE' THEN
+        INSERT INTO changes (revision, entity, id) VALUES (taken, 'all', '');
+    ELSE
+        touched := CASE TG_OP
+            WHEN 'INSERT' THEN format('SELECT %I::text AS id FROM new_rows', TG_ARGV[1])
+            WHEN 'DELETE' THEN format('SELECT %I::text AS id FROM old_rows', TG_ARGV[1])
+            ELSE format('SELECT %1$I::text AS id FROM new_rows UNION SELECT %1$I::text FROM old_rows', TG_ARGV[1])
+        END;
         EXECUTE format(
-            'SELECT array_agg(id) FROM ('
-            || CASE TG_OP
-                WHEN 'INSERT' THEN 'SELECT DISTINCT %1$I::text AS id FROM new_rows'
-                WHEN 'DELETE' THEN 'SELECT DISTINCT %1$I::text AS id FROM old_rows'
-                ELSE 'SELECT %1$I::text AS id FROM new_rows UNION SELECT %1$I::text FROM old_rows'
-            END || ' LIMIT 1001) AS few', TG_ARGV[1])
-        INTO touched;
-        IF touched IS NULL THEN
+            'WITH touched AS (SELECT DISTINCT id FROM (%s) AS rows), few AS (SELECT id FROM touched LIMIT 1001)
+             INSERT INTO changes (revision, entity, id)
+             SELECT $1, $2, id FROM few WHERE (SELECT count(*) FROM few) <= 1000
+             UNION ALL
+             SELECT $1, ''all'', '''' WHERE (SELECT count(*) FROM few) > 1000', touched)
+        USING taken, TG_ARGV[0];
+        GET DIAGNOSTICS written = ROW_COUNT;
+        IF written = 0 THEN
             RETURN NULL;
         END IF;
-    END IF;
-    IF cardinality(touched) BETWEEN 1 AND 1000 THEN
-        INSERT INTO changes (revision, entity, id) SELECT taken, TG_ARGV[0], unnest(touched);
-    ELSE
-        INSERT INTO changes (revision, entity, id) VALUES (taken, 'all', '');
     END IF;
     PERFORM pg_notify('latchgate_changes', '');
     RETURN NULL;
