@@ -61,20 +61,13 @@ class Batch:
         """Tell what was decided. Returns why the rest was not, where that may be asked again."""
         if len(response.responses) != len(self._places):
             return CallFailed(grpc.StatusCode.INTERNAL, "an answer to each query is expected")
-        if not response.errors:
-            for place, one in zip(self._places, response.responses, strict=True):
-                self._tell(place, verification_from(one, is_part=True))
-            return None
-        return self._hear_errors(response)
-
-    def _hear_errors(self, response: verify_service_pb2.BatchVerifyResponse) -> CallFailed | None:
         left: dict[int, CallFailed] = {}
+        errors = response.errors
         for at, (place, one) in enumerate(zip(self._places, response.responses, strict=True)):
-            if at not in response.errors:
+            failed = batch_entry_failed(errors[at].code, errors[at].message) if at in errors else None
+            if failed is None:
                 self._tell(place, verification_from(one, is_part=True))
-                continue
-            failed = batch_entry_failed(response.errors[at].code, response.errors[at].message)
-            if failed.code is grpc.StatusCode.UNAVAILABLE:
+            elif failed.code is grpc.StatusCode.UNAVAILABLE:
                 left[at] = failed
             else:
                 self._tell(place, failed)

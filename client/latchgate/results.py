@@ -43,22 +43,7 @@ class Query:
 
     def to_message(self) -> verify_service_pb2.VerifyRequest:
         """The request. Raises what `message_of` raises."""
-        return message_of(
-            verify_service_pb2.VerifyRequest,
-            self.key,
-            self.client_ip,
-            self.tenant,
-            self.requires,
-            self.capability,
-            self.act_as,
-            self.resource,
-            self.cost,
-            self.method,
-            self.host,
-            self.path,
-            self.user_agent,
-            self.at_least_revision,
-        )
+        return message_of(verify_service_pb2.VerifyRequest, self.key, **self.question())
 
     def question(self) -> Question:
         """Its other fields, as arguments of `verify`."""
