@@ -7,6 +7,7 @@ runs in a thread with its own event loop; each of its methods returns once what 
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -37,6 +38,8 @@ class FaultProxy:
         self._stalls_new = False
         self._port = 0
         self.delay_seconds = 0.0
+        self.least_dropped = math.inf
+        self.dropped_answers = 0
 
     def __enter__(self) -> FaultProxy:
         self._thread.start()
@@ -79,6 +82,14 @@ class FaultProxy:
     def drop(self) -> None:
         """Break every connection, as a crashed peer does. New ones are treated as before."""
         self._run(self._drop)
+
+    def drop_at_next_answer(self, least: int) -> None:
+        """Break the next connection on which the server says so many bytes at once, in place of carrying them."""
+
+        def wait_for_it() -> None:
+            self.least_dropped = least
+
+        self._run(wait_for_it)
 
     def stall(self) -> None:
         """Carry no byte in either direction, and no end of a connection either; new connections are accepted alike."""
@@ -156,6 +167,14 @@ class FaultProxy:
         except OSError:
             link.abort()
 
+    def drops_answer(self, said: bytes) -> bool:
+        """Whether this is the answer that was to be dropped; only one is."""
+        if len(said) < self.least_dropped:
+            return False
+        self.least_dropped = math.inf
+        self.dropped_answers += 1
+        return True
+
     def forget(self, link: _Link) -> None:
         """A link has ended on both sides."""
         self._links.discard(link)
@@ -214,7 +233,10 @@ class _Side(asyncio.Protocol):
         self.peer.flush()
 
     def data_received(self, data: bytes) -> None:
-        self._put(data)
+        if self is self._link.upstream and self._link.proxy.drops_answer(data):
+            self._link.abort()
+        else:
+            self._put(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
