@@ -14,7 +14,7 @@ import pytest
 from latchgate_server.system import SystemClock
 from latchgate_server.transport import server as server_module
 from latchgate_server.transport.server import VERIFY_SERVICE, Listener, Server, Transport
-from tests.attack.attacks import ATTACKS, MALFORMED, malformed_frames
+from tests.attack.attacks import ATTACKS, MALFORMED, Attack, malformed_frames
 from tests.attack.bystander import Bystander
 from tests.attack.tls import TLS_ATTACKS
 from tests.attack.wire import DATA, END_HEADERS, END_STREAM, HEADERS, Wire, call_headers, frame, many, message
@@ -35,15 +35,19 @@ def database(postgres: Postgres) -> tuple[str, str]:
     return url, make_root_key(url)
 
 
-@pytest.fixture(scope="module", params=["native", "grpcio"])
-def attacked(request: pytest.FixtureRequest, database: tuple[str, str]) -> Iterator[ServerProcess]:
-    """A server for all attacks, one after the other: what one leaves behind, the next meets."""
-    url, _ = database
-    with ServerProcess(url, {"transport": request.param, "memory_limit": MEMORY_LIMIT}) as server:
+def unharmed(process: ServerProcess) -> Iterator[ServerProcess]:
+    """A server that has nothing bad to tell at its end."""
+    with process as server:
         yield server
         log = "".join(server.log)
     assert "Traceback" not in log
     assert '"level": "error"' not in log
+
+
+@pytest.fixture(scope="module", params=["native", "grpcio"])
+def attacked(request: pytest.FixtureRequest, database: tuple[str, str]) -> Iterator[ServerProcess]:
+    """A server for all attacks, one after the other: what one leaves behind, the next meets."""
+    yield from unharmed(ServerProcess(database[0], {"transport": request.param, "memory_limit": MEMORY_LIMIT}))
 
 
 @pytest.fixture(scope="module")
@@ -51,35 +55,30 @@ def attacked_over_tls(database: tuple[str, str], tmp_path_factory: pytest.TempPa
     """One that speaks TLS."""
     authority = Authority(tmp_path_factory.mktemp("certificates"))
     settings = {**authority.issue("server").settings(), "memory_limit": MEMORY_LIMIT}
-    with ServerProcess(database[0], settings, authority.credentials()) as server:
-        yield server
-        log = "".join(server.log)
-    assert "Traceback" not in log
-    assert '"level": "error"' not in log
+    yield from unharmed(ServerProcess(database[0], settings, authority.credentials()))
+
+
+def assert_stood(server: ServerProcess, key: str, attack: Attack) -> None:
+    """That somebody else is served while the attack goes on, and that it does not fill the server."""
+    with Bystander(server, key) as bystander:
+        assert attack(server.verify_address, 1), "the attack did not even begin"
+        bystander.ask()
+
+    assert not bystander.failed
+    assert bystander.longest < LONGEST_SECONDS
+    assert bystander.grown < MOST_MEBIBYTES
 
 
 @pytest.mark.parametrize("name", TLS_ATTACKS)
 def test_a_bystander_is_served_over_tls_during_the_attack(
     attacked_over_tls: ServerProcess, database: tuple[str, str], name: str
 ) -> None:
-    with Bystander(attacked_over_tls, database[1]) as bystander:
-        assert TLS_ATTACKS[name](attacked_over_tls.verify_address, 1), "the attack did not even begin"
-        bystander.ask()
-
-    assert not bystander.failed
-    assert bystander.longest < LONGEST_SECONDS
-    assert bystander.grown < MOST_MEBIBYTES
+    assert_stood(attacked_over_tls, database[1], TLS_ATTACKS[name])
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_a_bystander_is_served_during_the_attack(attacked: ServerProcess, database: tuple[str, str], name: str) -> None:
-    with Bystander(attacked, database[1]) as bystander:
-        assert ATTACKS[name](attacked.verify_address, 1), "the attack did not even begin"
-        bystander.ask()
-
-    assert not bystander.failed
-    assert bystander.longest < LONGEST_SECONDS
-    assert bystander.grown < MOST_MEBIBYTES
+    assert_stood(attacked, database[1], ATTACKS[name])
 
 
 def test_the_administrators_port_stands_malformed_frames_as_well(

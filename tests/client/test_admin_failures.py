@@ -6,8 +6,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent import futures
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -19,10 +18,10 @@ from latchgate.admin import ImportedKey
 from latchgate.retries import ATTEMPTS
 from latchgate.v1 import admin_service_pb2 as pb
 from latchgate.v1 import key_pb2
+from tests.client.acting import ADMIN_SERVICE, acting
 from tests.client.blocking import open_admin
 from tests.support.server import ServerProcess
 
-SERVICE = "latchgate.v1.AdminService"
 SECRET = "lg_0000000000000000000000.T0pS3cr3t"
 
 
@@ -56,19 +55,13 @@ class Stage:
 
 @pytest.fixture
 def stage() -> Iterator[Callable[..., tuple[Stage, str]]]:
-    servers: list[grpc.Server] = []
+    with ExitStack() as stack:
 
-    def start(failures: int = 0, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> tuple[Stage, str]:
-        acting, server = Stage(failures, code), grpc.server(futures.ThreadPoolExecutor(2))
-        server.add_registered_method_handlers(SERVICE, acting.handlers())
-        port = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        servers.append(server)
-        return acting, f"127.0.0.1:{port}"
+        def start(failures: int = 0, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> tuple[Stage, str]:
+            playing = Stage(failures, code)
+            return playing, stack.enter_context(acting(ADMIN_SERVICE, playing.handlers()))
 
-    yield start
-    for server in servers:
-        server.stop(0).wait()
+        yield start
 
 
 @pytest.fixture(params=["AdminClient", "AsyncAdminClient"])

@@ -7,7 +7,7 @@ import copy
 import pickle
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from concurrent import futures
+from contextlib import ExitStack
 from dataclasses import FrozenInstanceError, replace
 from functools import partial
 from typing import Any
@@ -30,6 +30,7 @@ from latchgate.retries import ATTEMPTS, Retries
 from latchgate.v1 import admin_service_pb2 as pb
 from latchgate.v1 import key_pb2, verify_service_pb2
 from latchgate.v1.decision_pb2 import DECISION_ALLOW
+from tests.client.acting import VERIFY_SERVICE, acting
 from tests.conformance.house import House
 from tests.support.server import ServerProcess
 
@@ -196,20 +197,14 @@ class _Flaky:
 
 @pytest.fixture
 def flaky() -> Iterator[Callable[[int, bytes], tuple[_Flaky, str]]]:
-    servers: list[grpc.Server] = []
+    with ExitStack() as stack:
 
-    def start(failures: int, details: bytes) -> tuple[_Flaky, str]:
-        answers, server = _Flaky(failures, details), grpc.server(futures.ThreadPoolExecutor(2))
-        handler: Any = {"Verify": grpc.unary_unary_rpc_method_handler(answers.answer)}
-        server.add_registered_method_handlers("latchgate.v1.VerifyService", handler)
-        port = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        servers.append(server)
-        return answers, f"127.0.0.1:{port}"
+        def start(failures: int, details: bytes) -> tuple[_Flaky, str]:
+            answers = _Flaky(failures, details)
+            handler: Any = grpc.unary_unary_rpc_method_handler(answers.answer)
+            return answers, stack.enter_context(acting(VERIFY_SERVICE, {"Verify": handler}))
 
-    yield start
-    for server in servers:
-        server.stop(0).wait()
+        yield start
 
 
 def _could_not_decide() -> bytes:
@@ -293,20 +288,14 @@ class _Undecided:
 
 @pytest.fixture
 def undecided() -> Iterator[Callable[[int], tuple[_Undecided, str]]]:
-    servers: list[grpc.Server] = []
+    with ExitStack() as stack:
 
-    def start(after: int) -> tuple[_Undecided, str]:
-        answers, server = _Undecided(after), grpc.server(futures.ThreadPoolExecutor(2))
-        handler: Any = {"BatchVerify": grpc.unary_unary_rpc_method_handler(answers.answer)}
-        server.add_registered_method_handlers("latchgate.v1.VerifyService", handler)
-        port = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        servers.append(server)
-        return answers, f"127.0.0.1:{port}"
+        def start(after: int) -> tuple[_Undecided, str]:
+            answers = _Undecided(after)
+            handler: Any = grpc.unary_unary_rpc_method_handler(answers.answer)
+            return answers, stack.enter_context(acting(VERIFY_SERVICE, {"BatchVerify": handler}))
 
-    yield start
-    for server in servers:
-        server.stop(0).wait()
+        yield start
 
 
 def _key_ids(answers: Iterable[Verification | CallFailed]) -> list[str]:

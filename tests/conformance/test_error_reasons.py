@@ -21,6 +21,7 @@ from tests.conformance.house import ROOT_TENANT, House
 from tests.conformance.wire import Refusal, code_of, refusal
 from tests.support.fault_proxy import FaultProxy
 from tests.support.server import Admin, ServerProcess, Verify
+from tests.support.waiting import wait_until
 
 PROTO = Path(__file__).parents[2] / "protos/latchgate/v1/error_reason.proto"
 REASONS = [value.name.removeprefix("ERROR_REASON_") for value in error_reason_pb2.ErrorReason.DESCRIPTOR.values][1:]
@@ -222,19 +223,12 @@ def test_without_the_database_nothing_is_decided_and_everything_works_once_it_is
         network.drop()
         assert_as_documented(refusal(lambda: root.GetTenant(read)), "STORE_UNAVAILABLE")
         assert_as_documented(refusal(house.tenant), "STORE_UNAVAILABLE")
-        _until(lambda: code_of(lambda: verify(key_string)) == grpc.StatusCode.UNAVAILABLE)
+        wait_until(lambda: code_of(lambda: verify(key_string)) == grpc.StatusCode.UNAVAILABLE)
         assert refusal(lambda: verify(key_string)).retry_after
-        _until(lambda: status("latchgate.v1.VerifyService") == "NOT_SERVING")
+        wait_until(lambda: status("latchgate.v1.VerifyService") == "NOT_SERVING")
         assert status("") == "SERVING", "the process is well; restarting it would not help"
         network.restore()
-        _until(lambda: code_of(lambda: verify(key_string)) == grpc.StatusCode.OK)
-        _until(lambda: status("latchgate.v1.VerifyService") == "SERVING")
+        wait_until(lambda: code_of(lambda: verify(key_string)) == grpc.StatusCode.OK)
+        wait_until(lambda: status("latchgate.v1.VerifyService") == "SERVING")
     assert verify(key_string).decision == decision_pb2.DECISION_ALLOW
-    _until(lambda: code_of(house.tenant) == grpc.StatusCode.OK)
-
-
-def _until(holds: Callable[[], bool], seconds: float = 15.0) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_until(lambda: code_of(house.tenant) == grpc.StatusCode.OK)

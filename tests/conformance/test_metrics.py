@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from urllib.request import urlopen
 
 import grpc
@@ -14,6 +13,7 @@ from latchgate.v1.verify_service_pb2 import BatchVerifyRequest, VerifyRequest
 from tests.conformance.house import House
 from tests.support.check import Check
 from tests.support.server import Admin, ServerProcess, Verify
+from tests.support.waiting import wait_until
 
 TRANSPORTS = ["native", "grpcio"]
 
@@ -46,13 +46,6 @@ def check(server: ServerProcess) -> Iterator[Check]:
     stub = Check(server.verify_address)
     yield stub
     stub.close()
-
-
-def eventually(holds: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_each_call_counts_once_in_the_latency_of_its_method(
@@ -107,7 +100,7 @@ def test_gauges_tell_how_the_process_stands(house: House, verify: Verify, metric
     made = house.key()
     verify(made.key_string)
     revision = made.propagation.revision
-    eventually(lambda: metrics()["latchgate_applied_revision"] >= revision)
+    wait_until(lambda: metrics()["latchgate_applied_revision"] >= revision, 10.0)
     shown = metrics()
     assert shown["latchgate_lease_valid"] == 1
     assert shown["latchgate_limit_store_up"] == 1

@@ -34,13 +34,13 @@ from tests.conformance.wire import code_of, refusal
 from tests.consistency.torture.cluster import OwnPostgres, own_postgres
 from tests.consistency.torture.faults import PRUNE
 from tests.support.fault_proxy import FaultProxy
-from tests.support.server import Admin, ServerProcess, environment, make_root_key, run_command
+from tests.support.server import Admin, ServerProcess, environment, is_alive, make_root_key, run_command
+from tests.support.waiting import wait_until
 
 LEASE = 1.0
 LEASE_AND_MARGIN = LEASE * 1.1
 TOLERANCE = 1.5
 """Seconds that a busy machine may add to what the protocol says."""
-RECOVERY = 15.0
 VERIFY_SERVICE = "latchgate.v1.VerifyService"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -131,15 +131,6 @@ def revoke(replica: Replica, key: NewKey) -> tuple[pb.Propagation, float]:
     began = time.monotonic()
     propagation = replica.admin.RevokeKey(pb.RevokeKeyRequest(key_id=key.key_id)).propagation
     return propagation, time.monotonic() - began
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = RECOVERY) -> float:
-    """Return when it holds, with how long that took. Fails where that is longer than `seconds`."""
-    began = time.monotonic()
-    while not holds():
-        assert time.monotonic() - began < seconds, f"not within {seconds} s"
-        time.sleep(0.02)
-    return time.monotonic() - began
 
 
 def fetch(database_url: str, statement: str) -> Any:
@@ -484,7 +475,7 @@ def test_a_supervisor_that_is_told_to_end_ends_its_workers_first(crew: Replica, 
     before, workers = processes(database), crew.process.worker_pids
     crew.process.signal(signal.SIGTERM)
     assert crew.process.stop() == 0
-    assert not any(map(is_running, workers))
+    assert not any(map(is_alive, workers))
     assert len(before - processes(database)) == 2
 
 
@@ -495,16 +486,8 @@ def test_workers_end_when_their_supervisor_is_killed(database: str, root_key: st
         crew_of_two = processes(database) - before
         assert len(crew_of_two) == 2
         replica.process.signal(signal.SIGKILL)
-        wait_until(lambda: not any(map(is_running, workers)))
+        wait_until(lambda: not any(map(is_alive, workers)))
     assert not crew_of_two & processes(database), "they ended in good order"
-
-
-def is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_several_workers_on_a_unix_socket_are_refused_in_one_line(database: str, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,25 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.server import environment, run_command
+from tests.support.server import environment, is_alive, run_command
+from tests.support.waiting import wait_until
 
 SECONDS = 30.0
 """How long anything here may take."""
-
-
-def wait_until(happened: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + SECONDS
-    while not happened():
-        assert time.monotonic() < end, what
-        time.sleep(0.02)
-
-
-def is_alive(pid: int) -> bool:
-    """Whether the process runs; one that only waits to be reaped does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 class Dev:
@@ -71,7 +56,7 @@ class Dev:
             assert self.process.poll() is None, self.logged
             return "tenants create acme\n" in self.printed
 
-        wait_until(served, "it does not serve:\n" + self.logged)
+        wait_until(served, SECONDS, "it does not serve:\n" + self.logged)
 
     def client_env(self) -> dict[str, str]:
         """The environment for client commands, as the printed text says it."""

@@ -6,8 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import asyncpg
@@ -15,6 +14,7 @@ import pytest
 
 from tests.support.postgres import Postgres
 from tests.support.server import ServerProcess, environment, make_root_key, run_command
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -49,19 +49,12 @@ def use(env: Mapping[str, str], path: Path, *options: str) -> None:
     run_command("verify", "-", *options, env=env, stdin=path.read_text())
 
 
-def eventually(told: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not told():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-
 def test_the_busiest_keys_are_listed_with_their_uses(env: Mapping[str, str], tmp_path: Path) -> None:
     run("tenants", "create", "busy", env=env)
     made = ("keys", "create", "--tenant", "busy", "--name", "shop", "--key-file", str(tmp_path / "key"))
     key_id = run(*made, env=env).strip()
     use(env, tmp_path / "key")
-    eventually(lambda: key_id in run("keys", "busiest", "--tenant", "busy", env=env))
+    wait_until(lambda: key_id in run("keys", "busiest", "--tenant", "busy", env=env), 10.0)
     heading, row = run("keys", "busiest", "--tenant", "busy", env=env).splitlines()
     assert heading.split("  ")[0] == "KEY ID"
     assert row.split()[:3] == [key_id, "busy", "shop"]
@@ -80,7 +73,7 @@ def test_usage_is_a_chart_with_its_sum(env: Mapping[str, str], tmp_path: Path) -
         buckets = json.loads(run("keys", "usage", key_id, "--since", "1h", "--output", "json", env=env))["buckets"]
         return {"allowed": sum(int(bucket["allowed"]) for bucket in buckets)}
 
-    eventually(lambda: counted() == {"allowed": 1})
+    wait_until(lambda: counted() == {"allowed": 1}, 10.0)
     for subject in (("keys", "usage", key_id), ("tenants", "usage", "acme")):
         told = run(*subject, "--since", "2h", env=env)
         assert "█" in told
@@ -95,7 +88,7 @@ def test_uses_and_sources_are_lists(env: Mapping[str, str], tmp_path: Path) -> N
     key_id = make_key(env, tmp_path / "key", "--owner", "ann")
     use(env, tmp_path / "key", "--ip", "203.0.113.9")
     use(env, tmp_path / "key", "--ip", "203.0.113.9", "--requires", "orders.read")
-    eventually(lambda: len(run("keys", "uses", key_id, env=env).splitlines()) == 3)
+    wait_until(lambda: len(run("keys", "uses", key_id, env=env).splitlines()) == 3, 10.0)
     _, second, first = [line.split() for line in run("keys", "uses", key_id, env=env).splitlines()]
     assert first[1:4] == ["allow", "203.0.113.9", "ann"]
     assert second[1:4] == ["INSUFFICIENT_PERMISSIONS", "203.0.113.9", "ann"]
@@ -129,7 +122,7 @@ def test_a_rotation_is_watched_until_the_old_key_can_go_unnoticed(
     old = make_key(env, tmp_path / "old")
     run("keys", "rotate", old, "--grace", "7d", "--key-file", str(tmp_path / "new"), env=env)
     use(env, tmp_path / "old")
-    eventually(lambda: "1 within the last hour" in run("keys", "rotation", old, env=env))
+    wait_until(lambda: "1 within the last hour" in run("keys", "rotation", old, env=env), 10.0)
     told = run("keys", "rotation", old, env=env)
     assert "The new key was not used with success within the last day." in told
     command = [sys.executable, "-m", "latchgate_server", "keys", "rotation", old, "--watch"]

@@ -24,6 +24,7 @@ from tests.conformance.wire import code_of
 from tests.support.postgres import Postgres
 from tests.support.server import PATIENT, Admin, ServerProcess, Verify, environment, make_root_key, run_command
 from tests.support.valkey_cluster import ValkeyCluster, running_cluster
+from tests.support.waiting import wait_until
 
 LEASE = {"lease": "1s"}
 LARGEST_PORTION = 2_000
@@ -77,13 +78,6 @@ def metric(server: ServerProcess, name: str) -> float:
 
 def _is_up(server: ServerProcess) -> bool:
     return metric(server, "latchgate_limit_store_up") == 1
-
-
-def eventually(told: Callable[[], bool], seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not told():
-        assert time.monotonic() < deadline, "it never came to pass"
-        time.sleep(0.05)
 
 
 async def _use(address: str, key: str, seconds: float) -> int:
@@ -162,7 +156,7 @@ def test_a_process_that_crashed_gives_its_share_to_the_others(deployment: Deploy
         key = house.key(limits=[rate(20)]).key_string
         return all(verify(key).decision == DECISION_ALLOW for _ in range(20))
 
-    eventually(whole)
+    wait_until(whole)
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +206,7 @@ def test_without_one_node_of_a_cluster_its_own_tenants_alone_are_treated_as_is_t
     allowed = sum(verify(kept.key_string).decision == DECISION_ALLOW for _ in range(5))
     assert allowed == 2, "counted where it was, beside what was taken before"
     cluster.revive(1)
-    eventually(lambda: code_of(verify, lost.key_string) == grpc.StatusCode.OK and _is_up(server))
+    wait_until(lambda: code_of(verify, lost.key_string) == grpc.StatusCode.OK and _is_up(server))
     assert server.wait_for("limit_store_found")["node"] == cluster.name(1)
 
 
@@ -243,7 +237,7 @@ def test_without_the_store_a_process_counts_its_share_or_decides_nothing_as_it_i
         assert verify(limited).decision != DECISION_ALLOW, "the share is counted"
 
     with ValkeyServer(port=port):
-        eventually(lambda: code_of(verify, limited) == code_of(verify, free) and _is_up(server))
+        wait_until(lambda: code_of(verify, limited) == code_of(verify, free) and _is_up(server))
         server.wait_for("limit_store_found")
 
 

@@ -56,6 +56,14 @@ def run_command(*arguments: str, env: Mapping[str, str], stdin: str = "") -> sub
     return subprocess.run(command, env=env, input=stdin, text=True, capture_output=True, timeout=60, check=False)
 
 
+def is_alive(pid: int) -> bool:
+    """Whether the process runs; one that only waits to be reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def make_root_key(database_url: str, **settings: str) -> str:
     """Run `latchgate init` and return the key string that it prints."""
     done = run_command("init", env=environment(database_url, **settings))

