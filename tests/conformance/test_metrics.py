@@ -11,6 +11,7 @@ import pytest
 from latchgate.v1 import admin_service_pb2 as pb
 from latchgate.v1.verify_service_pb2 import BatchVerifyRequest, VerifyRequest
 from tests.conformance.house import House
+from tests.conformance.test_usage import eventually
 from tests.support.check import Check
 from tests.support.server import Admin, ServerProcess, Verify
 from tests.support.waiting import wait_until
@@ -31,7 +32,17 @@ class Metrics:
         return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
     def growth(self, sample: str) -> float:
-        return self().get(f"latchgate_{sample}", 0.0) - self._before.get(f"latchgate_{sample}", 0.0)
+        return self._growths(sample)[sample]
+
+    def assert_growth(self, expected: Mapping[str, float]) -> None:
+        """That these samples grow by so much, and no more. Waits: some calls are counted once their answer has left."""
+        eventually(lambda: self._growths(*expected), expected)
+        assert self._growths(*expected) == expected, "they go on growing"
+
+    def _growths(self, *samples: str) -> dict[str, float]:
+        now = self()
+        names = {sample: f"latchgate_{sample}" for sample in samples}
+        return {sample: now.get(name, 0.0) - self._before.get(name, 0.0) for sample, name in names.items()}
 
 
 @pytest.fixture
@@ -56,29 +67,36 @@ def test_each_call_counts_once_in_the_latency_of_its_method(
         verify(key)  # the first asks the database, the others memory alone
     verify.stub.BatchVerify(BatchVerifyRequest(requests=[VerifyRequest(key=key)] * 3), timeout=20)
     check({"x-api-key": key})
-    assert metrics.growth('verify_seconds_count{method="Verify"}') == 5
-    assert metrics.growth('verify_seconds_bucket{le="+Inf",method="Verify"}') == 5
-    assert metrics.growth('verify_seconds_count{method="BatchVerify"}') == 1
-    assert metrics.growth('verify_seconds_count{method="Check"}') == 1
-    assert metrics.growth('decisions_total{decision="ALLOW",denial_reason=""}') == 9
+    metrics.assert_growth(
+        {
+            'verify_seconds_count{method="Verify"}': 5,
+            'verify_seconds_bucket{le="+Inf",method="Verify"}': 5,
+            'verify_seconds_count{method="BatchVerify"}': 1,
+            'verify_seconds_count{method="Check"}': 1,
+            'decisions_total{decision="ALLOW",denial_reason=""}': 9,
+        }
+    )
     assert 0 < metrics.growth('verify_seconds_sum{method="Verify"}') < 20
 
 
 def test_an_error_has_a_latency_as_well(verify: Verify, metrics: Metrics) -> None:
     with pytest.raises(grpc.RpcError):
         verify("lg_x.y", required_permissions="(")
-    assert metrics.growth('verify_seconds_count{method="Verify"}') == 1
-    assert metrics.growth('undecided_total{code="INVALID_ARGUMENT"}') == 1
+    metrics.assert_growth({'verify_seconds_count{method="Verify"}': 1, 'undecided_total{code="INVALID_ARGUMENT"}': 1})
 
 
 def test_administrators_calls_are_counted_and_timed_by_method(root: Admin, metrics: Metrics) -> None:
     root.ListTenants(pb.ListTenantsRequest())
     with pytest.raises(grpc.RpcError):
         root.GetTenant(pb.GetTenantRequest(tenant_id="nobody"))
-    assert metrics.growth('admin_seconds_count{method="ListTenants"}') == 1
-    assert metrics.growth('admin_calls_total{code="OK",method="ListTenants"}') == 1
-    assert metrics.growth('admin_seconds_count{method="GetTenant"}') == 1
-    assert metrics.growth('admin_calls_total{code="NOT_FOUND",method="GetTenant"}') == 1
+    metrics.assert_growth(
+        {
+            'admin_seconds_count{method="ListTenants"}': 1,
+            'admin_calls_total{code="OK",method="ListTenants"}': 1,
+            'admin_seconds_count{method="GetTenant"}': 1,
+            'admin_calls_total{code="NOT_FOUND",method="GetTenant"}': 1,
+        }
+    )
 
 
 def test_memory_tells_hits_from_misses_and_why_records_left(house: House, verify: Verify, metrics: Metrics) -> None:
