@@ -18,6 +18,7 @@ from latchgate_server.transport.ext_authz import SERVICE as AUTHORIZATION_SERVIC
 from latchgate_server.transport.server import VERIFY_SERVICE
 from tests.conformance.house import House
 from tests.conformance.test_error_reasons import assert_as_documented
+from tests.conformance.test_usage import counted, eventually
 from tests.conformance.wire import Refusal, refusal
 from tests.support.check import Check, request
 from tests.support.server import Admin, ServerProcess, Verify, run_command
@@ -149,6 +150,38 @@ def test_limits_of_the_callers_own_key_are_not_charged(verify: Verify, asked: st
     key = house.key(permissions=["latchgate.verify"], limits=limits)
     for _ in range(5):
         assert methods(verify, asked)[0](bearer(key.key_string)) == decision_pb2.DECISION_ALLOW
+
+
+def test_each_call_counts_once_for_its_caller_and_once_for_who_is_asked_about(
+    verify: Verify, check: Check, house: House
+) -> None:
+    """Whether memory answers, or the database, or nobody can."""
+    caller, tenant = house.key(permissions=["latchgate.verify"]), house.tenant()
+    metadata = bearer(caller.key_string)
+    keys = [house.key(tenant, permissions=["orders.read"]) for _ in range(4)]
+    for key in keys[:2]:
+        for _ in range(3):  # first from the database, then from memory
+            verify.stub.Verify(VerifyRequest(key=key.key_string), metadata=metadata, timeout=20)
+    for key in keys[2:]:
+        for _ in range(3):
+            check.ask(request({"x-api-key": key.key_string}), metadata=metadata)
+    methods(verify, keys[0].key_string)[1](metadata)
+    malformed = VerifyRequest(key=keys[0].key_string, required_permissions="(")
+    assert refusal(lambda: verify.stub.Verify(malformed, metadata=metadata, timeout=20)).code.name == "INVALID_ARGUMENT"
+    verify.stub.Verify(VerifyRequest(key="garbage"), metadata=metadata, timeout=20)
+
+    eventually(lambda: counted(house.root, tenant_id=tenant), (13, {}))
+    eventually(lambda: counted(house.root, key_id=caller.key.key_id), (15, {}))
+
+
+def test_so_does_each_call_of_a_caller_that_is_refused(verify: Verify, check: Check, house: House) -> None:
+    stranger, tenant = house.key(), house.tenant()
+    key_string = house.key(tenant).key_string
+    for _ in range(3):
+        refusal(lambda: verify.stub.Verify(VerifyRequest(key=key_string), metadata=bearer(stranger.key_string)))
+        check.ask(request({"x-api-key": key_string}), metadata=bearer(stranger.key_string))
+    eventually(lambda: counted(house.root, key_id=stranger.key.key_id), (0, {"INSUFFICIENT_PERMISSIONS": 6}))
+    assert counted(house.root, tenant_id=tenant) == (0, {})
 
 
 # Envoy.

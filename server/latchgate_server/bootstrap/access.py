@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from latchgate_server.config import Settings, SettingsProblem
-from latchgate_server.core.ports import Clock, KeyVerifier
-from latchgate_server.transport.callers import Callers
 from latchgate_server.transport.certificates import CertificateFiles, CertificateProblem
 from latchgate_server.transport.server import Listener, Transport
 from latchgate_server.transport.tls import Tls, check
@@ -53,8 +51,3 @@ def listeners(settings: Settings, transport: Transport, tls: Tls | None, *, reus
             (settings.admin_listen, settings.admin_client_cert == "require"),
         )
     ]
-
-
-def callers_with_keys(settings: Settings, verifier: KeyVerifier, clock: Clock) -> Callers | None:
-    """Who checks the callers' own keys; None where none is asked for."""
-    return Callers(verifier, clock) if settings.verify_auth == "key" else None

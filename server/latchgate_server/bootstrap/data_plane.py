@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from latchgate_server.admin.renewal import HashRenewal
 from latchgate_server.bootstrap.database import USAGE_CONNECTIONS, Database
@@ -12,6 +13,7 @@ from latchgate_server.bootstrap.limit_store import open_limit_store
 from latchgate_server.config import Settings
 from latchgate_server.core.credential_sources import CredentialSources
 from latchgate_server.core.ports import Clock
+from latchgate_server.core.usage import KeepsNoAccount
 from latchgate_server.hashing import SecretHasher
 from latchgate_server.storage.feed_link import PostgresFeedLinks
 from latchgate_server.storage.pool import create_pool
@@ -39,7 +41,10 @@ from latchgate_server.verify.watchers import Watchers
 
 @dataclass(frozen=True, slots=True)
 class DataPlane:
-    """What decides, and what must run or be watched for it."""
+    """What decides, and what must run or be watched for it.
+
+    quiet: decides as `verifier` does, from the same memory, and counts nothing in `usage`.
+    """
 
     feed: Feed
     outage: Outage
@@ -49,6 +54,8 @@ class DataPlane:
     quotas: Quotas
     limits: LimitCharger
     verifier: Verifier
+    quiet: Verifier
+    usage: UsageCollector
     hasher: SecretHasher
 
     def can_decide(self) -> bool:
@@ -79,7 +86,8 @@ def build_data_plane(
     limits = LimitCharger(
         LocalRates(clock), _shared_rates(settings, stack), quotas, clock, processes=lambda: feed.replicas
     )
-    verifier = Verifier(
+    new_verifier = partial(
+        Verifier,
         cache=cache,
         loader=loader,
         feed=feed,
@@ -87,11 +95,21 @@ def build_data_plane(
         hasher=hasher,
         renewal=renewal,
         limits=limits,
-        usage=usage,
         clock=clock,
     )
-    cached_uses = CachedUses(cache, loader, usage, clock)
-    return DataPlane(feed, outage, cache, watchers, cached_uses, quotas, limits, verifier, hasher)
+    return DataPlane(
+        feed=feed,
+        outage=outage,
+        cache=cache,
+        watchers=watchers,
+        cached_uses=CachedUses(cache, loader, usage, clock),
+        quotas=quotas,
+        limits=limits,
+        verifier=new_verifier(usage=usage),
+        quiet=new_verifier(usage=KeepsNoAccount()),
+        usage=usage,
+        hasher=hasher,
+    )
 
 
 def _shared_rates(settings: Settings, stack: AsyncExitStack) -> SharedRates | None:
@@ -118,9 +136,14 @@ async def open_usage(settings: Settings, stack: AsyncExitStack, database: Databa
     return UsageCollector(writer, clock, Noticing(clock), observers)
 
 
+def callers_with_keys(data_plane: DataPlane, clock: Clock) -> Callers:
+    """Who lets callers in by a key of theirs."""
+    return Callers(data_plane.verifier, data_plane.quiet, data_plane.usage, clock)
+
+
 def key_watching(data_plane: DataPlane, clock: Clock, request_ids: RequestIds) -> KeyWatching:
     """What serves clients with a cache of their own."""
-    callers = Callers(data_plane.verifier, clock)
+    callers = callers_with_keys(data_plane, clock)
     return KeyWatching(data_plane.watchers, data_plane.feed, data_plane.cached_uses, callers, clock, request_ids)
 
 

@@ -21,11 +21,12 @@ from latchgate_server.admin.housekeeping import forget_the_dead, keep_house, kee
 from latchgate_server.admin.mutations import Mutations
 from latchgate_server.admin.renewal import HashRenewal
 from latchgate_server.bootstrap import traces
-from latchgate_server.bootstrap.access import callers_with_keys, listeners, open_tls
+from latchgate_server.bootstrap.access import listeners, open_tls
 from latchgate_server.bootstrap.control_plane import build_use_cases
 from latchgate_server.bootstrap.data_plane import (
     DataPlane,
     build_data_plane,
+    callers_with_keys,
     envoy_options,
     key_watching,
     open_usage,
@@ -269,7 +270,7 @@ async def _build_servers(
     """The servers of both ports, and what reloads their certificates and texts."""
     clock, tls = SystemClock(), await open_tls(settings)
     verify_listener, admin_listener = listeners(settings, transport, tls, reuse_port=reuse_port)
-    callers = callers_with_keys(settings, data_plane.verifier, clock)
+    callers = callers_with_keys(data_plane, clock) if settings.verify_auth == "key" else None
     watching = key_watching(data_plane, clock, request_ids)
     servicer = VerifyServicer(data_plane.verifier, clock, request_ids, watching, callers)
     authorization = AuthorizationServicer(data_plane.verifier, envoy_options(settings), clock, request_ids, callers)

@@ -37,6 +37,13 @@ class RecordsUsage(Protocol):
         ...
 
 
+class KeepsNoAccount:
+    """Forgets decisions: those of whoever only wants to know, and sees to it that they are counted if need be."""
+
+    def record(self, verification: Verification, question: Question, record: Record | None) -> None:
+        """Do nothing."""
+
+
 class Use(NamedTuple):
     """One use, to be written. time: Unix seconds. outcome: ALLOWED, or the number of a DenialReason."""
 

@@ -6,6 +6,7 @@ place of one. Its own limits are not charged, as those of an administrator's key
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import structlog
@@ -16,6 +17,7 @@ from latchgate_server.core.model import DenialReason, Question
 from latchgate_server.core.permissions import Permission
 from latchgate_server.core.ports import Clock, KeyVerifier
 from latchgate_server.core.record import Record
+from latchgate_server.core.usage import RecordsUsage
 from latchgate_server.core.verification import Verification
 from latchgate_server.transport.caller_key import Metadata, caller_key, peer_address
 from latchgate_server.transport.errors import Context
@@ -31,21 +33,33 @@ _log = structlog.get_logger()
 class Callers:
     """Lets callers of the data plane in by a key of theirs: `authorization: Bearer KEY`."""
 
-    def __init__(self, verifier: KeyVerifier, clock: Clock) -> None:
+    def __init__(self, verifier: KeyVerifier, quiet: KeyVerifier, usage: RecordsUsage, clock: Clock) -> None:
+        """quiet: decides as `verifier` does, and counts nothing in `usage`."""
         self._verifier = verifier
+        self._quiet = quiet
+        self._usage = usage
         self._clock = clock
         self._silent_until = -_LOG_SECONDS
 
-    def admits_at_once(self, metadata: Metadata, peer: str) -> bool:
-        """Whether memory alone tells that this caller may ask for decisions. False: `admit` tells, and tells why not.
+    def answer_at_once(
+        self, payload: bytes, metadata: Metadata, peer: str, answer: Callable[[bytes], bytes | None]
+    ) -> bytes | None:
+        """What `answer` makes of the payload, where memory alone tells that this caller may ask for decisions.
 
-        peer: gRPC's name for it.
+        None where it does not tell that, or `answer` gives None: then the call goes on to its handler, where `admit`
+        tells, and counts the caller's use, which so far is counted nowhere. peer: gRPC's name for it.
         """
         key_string = caller_key(metadata)
         if not key_string:
-            return False
-        verification = self._verifier.verify_from_memory(key_string, _question(VERIFY, peer_address(peer)))
-        return verification is not None and verification.denial_reason is None
+            return None
+        question = _question(VERIFY, peer_address(peer))
+        caller = self._quiet.verify_from_memory(key_string, question)
+        if caller is None or caller.denial_reason is not None:
+            return None
+        response = answer(payload)
+        if response is not None:
+            self._usage.record(caller, question, caller.record)
+        return response
 
     async def admit(self, context: Context, permission: str = VERIFY) -> Record:
         """The record of the caller's key, which has the permission.

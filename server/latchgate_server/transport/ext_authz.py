@@ -109,11 +109,15 @@ class AuthorizationServicer:
     def check_at_once(self, payload: bytes, metadata: Metadata = (), peer: str = "") -> bytes | None:
         """Check of a serialised request, where memory alone can tell; else, and where something fails, None."""
         try:
-            if self._callers is not None and not self._callers.admits_at_once(metadata, peer):
-                return None
-            return self._answer_from_memory(self._verifier, self._asked(_read(payload)))
+            if self._callers is None:
+                return self._answer_from_memory(self._verifier, self._asked(_read(payload)))
+            return self._callers.answer_at_once(payload, metadata, peer, self._recall)
         except Exception:  # noqa: BLE001 - Check meets the same, and knows what to tell
             return None
+
+    def _recall(self, payload: bytes) -> bytes | None:
+        """The same for an Envoy that was let in."""
+        return self._answer_from_memory(self._verifier, self._asked(_read(payload)))
 
     async def Check(self, request: ext_authz_pb2.CheckRequest, context: Context) -> bytes:  # noqa: N802 - Envoy's name
         """Decide one request."""
