@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +12,16 @@ import pytest
 
 from latchgate_server.embedded import running_postgres
 from tests.support.postgres import Postgres
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the many processes that tests start compile the libraries once, also where Python is told to keep nothing.
+
+    It is kept with pytest's own cache, in place of beside the files. Workers inherit the environment.
+    """
+    if not hasattr(config, "workerinput"):
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = str(config.cache.mkdir("bytecode"))
 
 
 @pytest.fixture(scope="session")

@@ -11,15 +11,6 @@ from tests.support.postgres import Postgres
 from tests.support.server import ServerProcess, environment, make_root_key
 
 
-@pytest.fixture(scope="session", autouse=True)
-def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The many commands compile the libraries once, also where Python is told to keep nothing beside them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
-        patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("bytecode")))
-        yield
-
-
 @pytest.fixture(scope="session")
 def cli_database(postgres: Postgres) -> str:
     return postgres.new_database()
