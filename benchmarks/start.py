@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from benchmarks.house import Bench
 from benchmarks.measure import WrongAnswers
 from benchmarks.report import Figure
-from tests.consistency.torture.cluster import free_port
+from tests.support.ports import free_port
 
 _REACH_SECONDS = 1.5
 _STARTS = 3

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
+from tests.support.ports import free_port, free_ports
+
 HERE = Path(__file__).resolve().parent
 ENVOY = HERE.parent / ".venv/envoy/envoy/_bin/envoy"
 BEFORE_ROUTES = "                        # Public: no key is asked for. CHANGE.\n"
@@ -83,21 +85,11 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 def envoy_config(env: Mapping[str, str], listen: str, upstream: str) -> str:
     """What `latchgate envoy-config` prints, with the routes of the demonstration."""
-    (admin_port,) = free_ports(1)
     command = [sys.executable, "-m", "latchgate_server", "envoy-config", "--listen", listen, "--upstream", upstream]
-    command += ["--admin", f"127.0.0.1:{admin_port}"]
+    command += ["--admin", f"127.0.0.1:{free_port()}"]
     printed = subprocess.run(command, env=dict(env), check=True, text=True, capture_output=True).stdout
     assert BEFORE_ROUTES in printed
     return printed.replace(BEFORE_ROUTES, (HERE / "routes.yaml").read_text(encoding="utf-8") + BEFORE_ROUTES)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 def wait_for(address: str) -> None:

@@ -15,6 +15,7 @@ from tests.conformance.house import House
 from tests.support import envoy as support
 from tests.support.envoy import Envoy, Reply, get
 from tests.support.fault_proxy import FaultProxy
+from tests.support.ports import free_port
 from tests.support.postgres import Postgres
 from tests.support.server import Admin, ServerProcess, make_root_key
 from tests.support.upstream import Upstream
@@ -50,13 +51,6 @@ class Site:
         while self.get(key).status != 200:
             assert time.monotonic() < deadline
             time.sleep(0.1)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import random
-import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import pytest
@@ -18,6 +16,7 @@ from latchgate.v1 import admin_service_pb2 as pb
 from tests.conformance.house import House
 from tests.support import envoy as support
 from tests.support.envoy import Config, Envoy, get
+from tests.support.ports import free_port
 from tests.support.postgres import Postgres
 from tests.support.server import Admin, ServerProcess, make_root_key
 from tests.support.upstream import Upstream
@@ -50,15 +49,6 @@ class Load:
 
     def ask(self, what: str, key: str) -> None:
         self.answers[what, get(self.port, "/", ("x-api-key", key)).status] += 1
-
-
-def _lasting_port() -> int:
-    """A port that stays free while its replica is away: the system gives it to nobody who merely connects."""
-    while True:
-        port = random.randrange(20_000, 30_000)
-        with socket.socket() as listener, suppress(OSError):
-            listener.bind(("127.0.0.1", port))
-            return port
 
 
 def _config(upstream: Upstream, addresses: list[str]) -> Config:
@@ -94,7 +84,7 @@ def replicas(postgres: Postgres) -> Iterator[list[ServerProcess]]:
     database_url = postgres.new_database()
     with ExitStack() as stack:
         yield [
-            stack.enter_context(ServerProcess(database_url, {"verify_listen": f"127.0.0.1:{_lasting_port()}"}))
+            stack.enter_context(ServerProcess(database_url, {"verify_listen": f"127.0.0.1:{free_port()}"}))
             for _ in range(REPLICAS)
         ]
 

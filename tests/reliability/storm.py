@@ -23,7 +23,8 @@ from latchgate.v1 import admin_service_pb2 as pb
 from latchgate.v1 import key_pb2
 from latchgate.v1.decision_pb2 import DECISION_ALLOW
 from tests.conformance.house import House
-from tests.consistency.torture.cluster import OwnPostgres, free_port
+from tests.consistency.torture.cluster import OwnPostgres
+from tests.support.ports import free_port
 from tests.support.server import Admin, ServerProcess, Verify, environment, run_command
 
 QUOTA = 2_000

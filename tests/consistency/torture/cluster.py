@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import queue
-import random
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
@@ -19,6 +17,7 @@ import asyncpg
 
 from latchgate_server.embedded import running_postgres
 from tests.support.fault_proxy import FaultProxy
+from tests.support.ports import free_port
 from tests.support.server import ServerProcess
 
 LEASES = (1.0, 2.0, 3.0)
@@ -64,16 +63,6 @@ def own_postgres(folder: Path) -> Iterator[OwnPostgres]:
     """A PostgreSQL in a folder while the context lasts. Its path is short: a Unix socket's is limited to 107 bytes."""
     with running_postgres(folder / "postgres") as url:
         yield OwnPostgres(folder / "postgres", url)
-
-
-def free_port() -> int:
-    """A port that nobody listens on, below those that systems give to outgoing connections: it stays free meanwhile."""
-    for _ in range(100):
-        port = random.randrange(20_000, 30_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise OSError("no free port")
 
 
 class Replica:
