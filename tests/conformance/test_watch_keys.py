@@ -124,6 +124,21 @@ def test_a_lease_answers_a_message_and_is_shorter_than_what_a_change_waits_for(w
     assert abs(answer.server_time.ToDatetime(UTC) - datetime.now(UTC)) < timedelta(seconds=SECONDS)
 
 
+# How fast a client is heard.
+
+
+@pytest.mark.parametrize(("messages", "uses", "seconds"), [(300, 0, 2.4), (20, 1_000, 1.6)])
+def test_a_client_that_never_stops_talking_is_read_at_a_pace(
+    messages: int, uses: int, seconds: float, watch: Watch
+) -> None:
+    """A report counts as more messages than one: 50 are read at once, and 100 a second."""
+    began = time.monotonic()
+    for _ in range(messages - 1):
+        watch.say(uses=[CachedUse(key_id="lg_nobody", allowed=1)] * uses)
+    watch.answer()
+    assert time.monotonic() - began > seconds
+
+
 # What is told.
 
 
@@ -249,6 +264,7 @@ def test_nobody_reports_uses_of_another_tenants_keys(server: ServerProcess, hous
         [CachedUse(key_id="lg_x", allowed=-1)],
         [CachedUse(key_id="lg_x", allowed=2**31)],
         [CachedUse(key_id="lg_x", denied={"API_KEY_DISABLED": -5})],
+        [CachedUse(key_id="lg_x", denied={f"REASON_{number}": 1 for number in range(65)})],
         [CachedUse(key_id="lg_x", last_client_ip="1" * 65)],
     ],
 )

@@ -284,7 +284,9 @@ Global___BatchVerifyError: _TypeAlias = BatchVerifyError  # noqa: Y015
 class WatchKeysRequest(_message.Message):
     """What a caching client tells the server: how far it has come, and what it did alone. Each is answered, which asks for a
     lease as well. One is due several times in a lease for as long as the client wants one, and at once after each
-    invalidation while it has one. A client that says nothing for a minute is taken for gone.
+    invalidation while it has one. A client that says nothing for a minute is taken for gone. One that says more than 100 a
+    second in the long run is read no faster than that, and so answered late. Messages that acknowledge a revision for the
+    first time do not count; each 100 uses that are reported count as one more.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -354,7 +356,7 @@ class CachedUse(_message.Message):
     """The end client's address at the latest of these uses. Empty: not known."""
     @_builtins.property
     def denied(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Denials, by the name of the reason, such as `INSUFFICIENT_PERMISSIONS`."""
+        """Denials, by the name of the reason, such as `INSUFFICIENT_PERMISSIONS`. Up to 64 reasons."""
 
     @_builtins.property
     def last_use_time(self) -> _timestamp_pb2.Timestamp:

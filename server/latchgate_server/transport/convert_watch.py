@@ -32,6 +32,8 @@ def _use_from(fields: Fields, path: str, use: verify_service_pb2.CachedUse) -> C
     counts = {name.removeprefix("DENIAL_REASON_"): count for name, count in use.denied.items()}
     if not all(0 <= count <= bounds.CACHED_USE_COUNT for count in (use.allowed, *counts.values())):
         fields.wrong(path, f"counts of 0 to {bounds.CACHED_USE_COUNT}")
+    if len(counts) > bounds.CACHED_USE_REASONS:
+        fields.wrong(path, f"at most {bounds.CACHED_USE_REASONS} reasons, not {len(counts)}")
     # A client that is newer than this server may know of more reasons.
     denied = {_REASONS[name]: count for name, count in counts.items() if name in _REASONS}
     time = use.last_use_time.seconds + use.last_use_time.nanos / 1e9

@@ -67,9 +67,11 @@ class KeyWatching:
             await abort(context, error, request_id)
 
     async def _read(self, watcher: Watcher, requests: _Requests, caller: Record) -> None:
-        """Take what the client says, until it says no more."""
+        """Take what the client says, at the pace that it is read at, until it says no more."""
         only_tenant = None if _sees_all(caller) else caller.identity.tenant_id
         while True:
+            if delay := watcher.pace.delay(self._clock.monotonic()):
+                await self._clock.sleep(delay)
             try:
                 async with asyncio.timeout(bounds.WATCHER_SILENCE_SECONDS):
                     request = await anext(requests, None)
@@ -77,6 +79,8 @@ class KeyWatching:
                 raise CannotDecide(f"nothing was heard for {bounds.WATCHER_SILENCE_SECONDS} s") from None
             if request is None:
                 return
+            acknowledged = min(request.applied_revision, watcher.told)
+            watcher.pace.note_message(self._clock.monotonic(), acknowledged, len(request.uses))
             self._watchers.hear(watcher, request.sequence, request.applied_revision, self._feed.lease_left())
             self._uses.report(uses_from(request), only_tenant)
 

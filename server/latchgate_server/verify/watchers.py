@@ -19,6 +19,7 @@ from latchgate_server.core import bounds
 from latchgate_server.core.errors import CannotDecide, Overloaded
 from latchgate_server.core.ports import Clock
 from latchgate_server.core.replication import Change, margin
+from latchgate_server.verify.pace import Pace
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class Watcher:
     """One client's stream, as the replica sees it.
 
     sees_all: whether ids of every tenant's keys are its business; otherwise it is told to drop all at each change.
+    pace: when its next message is to be read.
     """
 
     def __init__(self, sees_all: bool, revision: int) -> None:
@@ -92,6 +94,7 @@ class Watcher:
         self._answer = (0, 0.0)
         self.told = revision
         self.leases = _Leases()
+        self.pace = Pace(revision)
 
     @property
     def is_ended(self) -> bool:
