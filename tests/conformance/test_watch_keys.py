@@ -127,7 +127,7 @@ def test_a_lease_answers_a_message_and_is_shorter_than_what_a_change_waits_for(w
 # How fast a client is heard.
 
 
-@pytest.mark.parametrize(("messages", "uses", "seconds"), [(300, 0, 2.4), (20, 1_000, 1.6)])
+@pytest.mark.parametrize(("messages", "uses", "seconds"), [(300, 0, 2.4), (30, 1_000, 2.6)])
 def test_a_client_that_never_stops_talking_is_read_at_a_pace(
     messages: int, uses: int, seconds: float, watch: Watch
 ) -> None:
