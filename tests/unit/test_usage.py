@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from latchgate_server.core import bounds
 from latchgate_server.core.errors import StoreUnavailable
@@ -18,7 +19,7 @@ from latchgate_server.core.record import Record, build_record
 from latchgate_server.core.usage import HOUR, KeyTally, Written
 from latchgate_server.core.verification import Verification
 from latchgate_server.verify import tally as tallying
-from latchgate_server.verify.noticing import Noticing
+from latchgate_server.verify.noticing import LINES, PERIOD_SECONDS, Noticing
 from latchgate_server.verify.tally import Tallies
 from latchgate_server.verify.usage import UsageCollector
 
@@ -213,3 +214,25 @@ def test_memory_is_bounded_and_counters_are_given_up_last() -> None:
         counted += sum(tallies.take().counts.values())
     assert counted == 20_000
     assert (tallies._uses, tallies._characters, tallies._sources, tallies._counters) == (0, 0, 0, 0)
+
+
+def test_failed_authentications_are_told_by_kind_once_in_a_while_and_by_no_more_lines_than_a_person_reads() -> None:
+    clock = Hands()
+    noticing = Noticing(clock)
+
+    def fail(client_ip: str, times: int) -> None:
+        refused = Verification(DenialReason.INVALID_SECRET, None, "")
+        noticing.note([(0.0, refused, Question(client_ip=client_ip), RECORDS[0])] * times)
+
+    with capture_logs() as log:
+        fail("203.0.113.9", 5)
+        for number in range(2 * LINES):
+            fail(f"198.51.100.{number}", 1)
+        clock.time += PERIOD_SECONDS
+        fail("203.0.113.9", 1)
+    failed = [line for line in log if line["event"] == "authentication_failed"]
+    assert (failed[0]["denial_reason"], failed[0]["key_id"]) == ("INVALID_SECRET", RECORDS[0].identity.key_id)
+    assert (failed[0]["client_ip"], failed[0]["count"]) == ("203.0.113.9", 6)
+    assert len(failed) == LINES
+    (rest,) = [line for line in log if line["event"] == "events_suppressed"]
+    assert (rest["of"], rest["count"]) == ("authentication_failed", LINES + 1)
