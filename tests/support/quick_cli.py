@@ -6,6 +6,7 @@ environment, folder, standard streams and exit code.
 
 from __future__ import annotations
 
+import atexit
 import io
 import json
 import os
@@ -14,9 +15,11 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from functools import cache
 from pathlib import Path
 
 # What stands in the caller's PATH. It hands everything over and waits for the exit code.
@@ -29,6 +32,15 @@ with socket.socket(socket.AF_UNIX) as link:
     link.sendall(told)
     sys.exit(int(link.recv(8) or b"1"))
 """
+
+
+@cache
+def own_latchgate() -> Path:
+    """The command, for as long as this process lives."""
+    stack = ExitStack()
+    atexit.register(stack.close)
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="latchgate-"))
+    return stack.enter_context(quick_latchgate(Path(folder))) / "latchgate"
 
 
 @contextmanager

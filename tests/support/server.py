@@ -22,6 +22,7 @@ import grpc
 from latchgate.v1.admin_service_pb2_grpc import AdminServiceStub
 from latchgate.v1.verify_service_pb2 import VerifyRequest
 from latchgate.v1.verify_service_pb2_grpc import VerifyServiceStub
+from tests.support.quick_cli import own_latchgate
 
 PEPPER = base64.b64encode(bytes(range(32))).decode()
 START_SECONDS = 30.0
@@ -52,7 +53,7 @@ def environment(database_url: str, **settings: str) -> dict[str, str]:
 
 def run_command(*arguments: str, env: Mapping[str, str], stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run `latchgate ARGUMENTS` to its end."""
-    command = [sys.executable, "-m", "latchgate_server", *arguments]
+    command = [str(own_latchgate()), *arguments]
     return subprocess.run(command, env=env, input=stdin, text=True, capture_output=True, timeout=60, check=False)
 
 
