@@ -54,7 +54,7 @@ UNTRIED = {
     "CACHED_USES": "of clients that watch, see test_watch_keys.py",
     "CACHED_USE_COUNT": "of clients that watch, see test_watch_keys.py",
     "CACHED_USES_WAITING": "of what waits to be counted, beyond which uses are dropped and counted as such",
-    "IMPORTED_KEYS": "see test_admin_import.py",
+    "IMPORTED_KEYS": "see test_admin_import_refused.py",
     "IMPORT_PHC_LENGTH": "see test_imported.py in tests/unit",
     "IMPORT_ARGON2_KIB": "see test_imported.py in tests/unit",
     "IMPORT_ARGON2_PASSES": "see test_imported.py in tests/unit",
