@@ -36,7 +36,7 @@ demo: $(STAMP) $(ENVOY) ## Run Envoy, an upstream and Latchgate, and show what c
 	@exec $(BIN)/python -m demo
 
 test: $(STAMP) $(ENVOY) $(XDS) ## Run every test; ARGS='-x tests/unit' some, JOBS=0 in one process
-	@exec $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
+	@exec $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 torture: $(STAMP) ## Let several servers fail in every way, for a minute, and look for one wrong decision
 	@exec $(BIN)/python -m tests.consistency.torture $(ARGS)

@@ -13,6 +13,10 @@ import pytest
 from latchgate_server.embedded import running_postgres
 from tests.support.postgres import Postgres
 
+HERE = Path(__file__).parent
+FIRST = ("consistency", "e2e", "envoy", "reliability", "attack", "fuzz", "limits", "client", "conformance")
+"""The folders whose files take longest."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let the many processes that tests start compile the libraries once, also where Python is told to keep nothing.
@@ -22,6 +26,16 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         os.environ["PYTHONPYCACHEPREFIX"] = str(config.cache.mkdir("bytecode"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with files that take long, so that at the end no process waits for another that is still busy with one."""
+
+    def place(item: pytest.Item) -> int:
+        folder = item.path.relative_to(HERE).parts[0]
+        return FIRST.index(folder) if folder in FIRST else len(FIRST)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
