@@ -23,7 +23,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     It is kept with pytest's own cache, in place of beside the files. Workers inherit the environment.
     """
-    if not hasattr(config, "workerinput"):
+    if not hasattr(config, "workerinput") and config.pluginmanager.has_plugin("cacheprovider"):
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         os.environ["PYTHONPYCACHEPREFIX"] = str(config.cache.mkdir("bytecode"))
 
