@@ -51,7 +51,9 @@ def quick_latchgate(folder: Path) -> Iterator[Path]:
     stub.parent.mkdir()
     stub.write_text(STUB.format(python=sys.executable, address=str(address)), encoding="ascii")
     stub.chmod(stub.stat().st_mode | stat.S_IXUSR)
-    with subprocess.Popen([sys.executable, "-m", __name__, str(address)], stdout=subprocess.PIPE) as process:
+    # Where a test has something loaded into the processes that it starts, this one is none of them.
+    env = os.environ | {"LD_PRELOAD": ""}
+    with subprocess.Popen([sys.executable, "-m", __name__, str(address)], env=env, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == b"ready\n"

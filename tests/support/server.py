@@ -53,8 +53,13 @@ def environment(database_url: str, **settings: str) -> dict[str, str]:
 
 def run_command(*arguments: str, env: Mapping[str, str], stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run `latchgate ARGUMENTS` to its end."""
-    command = [str(own_latchgate()), *arguments]
-    return subprocess.run(command, env=env, input=stdin, text=True, capture_output=True, timeout=60, check=False)
+    command = [str(own_latchgate())]
+    if env.get("PYTHONPATH") != os.environ.get("PYTHONPATH"):
+        # Something is to be imported that others have not.
+        command = [sys.executable, "-m", "latchgate_server"]
+    return subprocess.run(
+        [*command, *arguments], env=env, input=stdin, text=True, capture_output=True, timeout=60, check=False
+    )
 
 
 def is_alive(pid: int) -> bool:
