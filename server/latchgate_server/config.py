@@ -100,6 +100,7 @@ class Settings(BaseSettings):
     tls_cert: File = None
     tls_key: File = None
     tls_client_ca: File = None
+    tls_connection_age: Annotated[Seconds, Field(ge=0, le=600)] = 0.0
     verify_auth: Literal["off", "key", "mtls"] = "off"
     admin_client_cert: Literal["off", "require"] = "off"
     transport: Literal["auto", "native", "grpcio"] = "auto"

@@ -44,6 +44,7 @@ def run(data_dir: Path, settings: Settings, announce: Callable[[Addresses, Path]
                     "pepper": SecretStr(""),
                     "pepper_file": data_dir / PEPPER_FILE,
                     "drain_delay": 0.0,
+                    "tls_connection_age": 0.0,
                 }
             )
             asyncio.run(_prepare(own, data_dir))

@@ -69,7 +69,8 @@ async def supervise(settings: Settings) -> None:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
-            await asyncio.gather(*(worker.stop(settings.drain_delay + _STOP_SECONDS) for worker in workers))
+            patience = settings.drain_delay + 2 * settings.tls_connection_age + _STOP_SECONDS
+            await asyncio.gather(*(worker.stop(patience) for worker in workers))
 
 
 class _Worker:

@@ -8,7 +8,7 @@ import signal
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import grpc
@@ -44,9 +44,17 @@ def key(server: ServerProcess, root_key: str) -> Iterator[str]:
 class Load:
     """Calls of Verify without a pause, over all of these addresses in turn, and how each of them ended."""
 
-    def __init__(self, addresses: Sequence[str], key: str, credentials: grpc.ChannelCredentials | None = None) -> None:
-        """credentials: for TLS; the client then also looks at health."""
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        key: str,
+        credentials: grpc.ChannelCredentials | None = None,
+        *,
+        looks_at_health: bool = False,
+    ) -> None:
+        """credentials: for TLS."""
         self._credentials = credentials
+        self._looks_at_health = looks_at_health
         self.ends: Counter[str] = Counter()
         self._addresses = addresses
         self._request = VerifyRequest(key=key)
@@ -57,13 +65,14 @@ class Load:
         config: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
         target = "ipv4:" + ",".join(self._addresses)
         options = [("grpc.default_authority", "latchgate.test")]
-        if self._credentials is None:
-            made = grpc.aio.insecure_channel(target, [*options, ("grpc.service_config", json.dumps(config))])
-        else:
+        if self._looks_at_health:
             config["healthCheckConfig"] = {"serviceName": VERIFY_SERVICE}
-            made = grpc.aio.secure_channel(
-                target, self._credentials, [*options, ("grpc.service_config", json.dumps(config))]
-            )
+        options.append(("grpc.service_config", json.dumps(config)))
+        made = (
+            grpc.aio.secure_channel(target, self._credentials, options)
+            if self._credentials
+            else grpc.aio.insecure_channel(target, options)
+        )
         async with made as channel:
             stub = VerifyServiceStub(channel)
             callers = [asyncio.create_task(self._call(stub)) for _ in range(CALLERS)]
@@ -111,7 +120,8 @@ async def test_over_tls_no_call_is_lost_with_a_delay_where_clients_look_at_healt
     with ServerProcess(module_database, settings) as first, ServerProcess(module_database, settings) as second:
         for server in (first, second):
             server.settings = {**settings, "verify_listen": server.verify_address}
-        load = Load([first.verify_address, second.verify_address], key, authority.credentials())
+        addresses = [first.verify_address, second.verify_address]
+        load = Load(addresses, key, authority.credentials(), looks_at_health=True)
         async with load.running():
             for server in (first, second):
                 await load.more()
@@ -121,6 +131,26 @@ async def test_over_tls_no_call_is_lost_with_a_delay_where_clients_look_at_healt
                 await asyncio.sleep(RECONNECT_SECONDS)
             await load.more()
     assert set(load.ends) == {"allowed"}
+
+
+async def test_over_tls_no_call_is_lost_of_clients_that_ignore_health_where_connections_are_renewed(
+    module_database: str, key: str, transport: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    if transport != "grpcio":
+        pytest.skip("TLS is grpcio's")
+    authority = Authority(tmp_path_factory.mktemp("certificates"))
+    settings = {**authority.issue("server").settings(), "tls_connection_age": "1s"}
+    with ServerProcess(module_database, settings) as staying, ServerProcess(module_database, settings) as ending:
+        async with AsyncExitStack() as stack:
+            loads = [
+                Load([staying.verify_address, ending.verify_address], key, authority.credentials()) for _ in range(3)
+            ]
+            for load in loads:
+                await stack.enter_async_context(load.running())
+            await asyncio.gather(*(load.more() for load in loads))
+            assert await asyncio.to_thread(ending.stop) == 0
+            await asyncio.gather(*(load.more() for load in loads))
+    assert {end for load in loads for end in load.ends} == {"allowed"}
 
 
 async def test_with_a_delay_health_turns_first_and_calls_are_taken_until_it_is_over(

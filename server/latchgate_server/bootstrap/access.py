@@ -45,6 +45,7 @@ def listeners(settings: Settings, transport: Transport, tls: Tls | None, *, reus
             transport,
             reuse_port,
             tls.credentials(require_client_certificate=asks_for_certificate) if tls else None,
+            settings.tls_connection_age if tls else 0.0,
         )
         for address, asks_for_certificate in (
             (settings.verify_listen, settings.verify_auth == "mtls"),

@@ -5,7 +5,9 @@ that it has begun, opens none any more, and closes. Neither transport sends it w
 under way when it stops are lost: the native one fails them, and grpcio cancels what it has not taken up. So it is
 written here, onto the sockets of the process.
 
-On Linux; elsewhere, and on connections with TLS, there is no such word, and only health says that the server leaves.
+Nobody but the transport can write onto a connection with TLS. There, grpcio sends that frame of its own accord when a
+connection has reached an age that was given to it when it began, and goes on serving; so a server whose connections
+have one waits for it. Without an age, and elsewhere than on Linux, only health says that the server leaves.
 """
 
 from __future__ import annotations
@@ -22,28 +24,31 @@ from latchgate_server.transport.sockets import POSSIBLE, say_goodbye, sockets
 _LOOK_SECONDS = 0.01
 _LONGEST_SECONDS = 1.0
 """More than a round trip to any client. Connections that have calls under way live longer, and are not waited for."""
+_JITTER = 1.1
+"""The age of a connection that grpcio gives it, at most, of the one that it was told."""
 
 _log = structlog.get_logger()
 
 
-async def take_leave(address: str, clock: Clock, *, encrypted: bool) -> None:
-    """Accept no more connections at `address`, and return when all are closed, or after a second.
+async def take_leave(address: str, clock: Clock, *, encrypted: bool, age: float) -> None:
+    """Accept no more connections at `address`, and return when all are closed, or a second after all should be.
 
     address: `HOST:PORT` with the real port, or `unix:PATH`. encrypted: the connections carry TLS.
+    age: seconds after which the transport asks clients to leave a connection; 0: never.
     """
     if not POSSIBLE:
         return
     try:
         _close_listeners(address)
-        await _send_everybody_away(address, clock, encrypted=encrypted)
+        end = clock.monotonic() + _JITTER * age + _LONGEST_SECONDS
+        await _send_everybody_away(address, clock, end, encrypted=encrypted)
     except OSError as error:
         # Such as no descriptor left. The server ends as well without.
         _log.warning(observability.NO_FAREWELL, address=address, error=error.strerror)
 
 
-async def _send_everybody_away(address: str, clock: Clock, *, encrypted: bool) -> None:
+async def _send_everybody_away(address: str, clock: Clock, end: float, *, encrypted: bool) -> None:
     told: set[int] = set()
-    end = clock.monotonic() + _LONGEST_SECONDS
     while clock.monotonic() < end:
         connections = 0
         for descriptor, connection in sockets(address):

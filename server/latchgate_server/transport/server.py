@@ -102,12 +102,15 @@ class Listener:
     reuse_port: whether other processes of ours listen there as well; otherwise a second server on one port is an error,
     not one that answers half of the calls.
     credentials: for TLS, which GRPCIO alone has; None: plaintext.
+    connection_age: seconds, a tenth more or less, after which GRPCIO asks a client to open another connection, while
+    what it has begun is served; 0: never.
     """
 
     address: str
     transport: Transport
     reuse_port: bool
     credentials: grpc.ServerCredentials | None = None
+    connection_age: float = 0.0
 
 
 class Server:
@@ -115,13 +118,16 @@ class Server:
 
     def __init__(self, listener: Listener, *services: str, clock: Clock, pool: DescriptorPool | None = None) -> None:
         """services: their full names. pool: what reflection describes them by."""
-        options = (*_OPTIONS, ("grpc.so_reuseport", int(listener.reuse_port)))
+        options = [*_OPTIONS, ("grpc.so_reuseport", int(listener.reuse_port))]
+        if listener.connection_age:
+            options.append(("grpc.max_connection_age_ms", round(listener.connection_age * 1_000)))
         self._server: grpc.aio.Server = _new_server(listener.transport, clock, options)
         self._health = Health()
         self._services = services
         self._clock = clock
         self._wanted = listener.address
         self._credentials = listener.credentials
+        self._connection_age = listener.connection_age
         self.address = listener.address
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -181,7 +187,8 @@ class Server:
         """Send clients elsewhere, let calls in flight finish for up to `grace` seconds, and close."""
         self._health.end()
         if grace:
-            await take_leave(self.address, self._clock, encrypted=self._credentials is not None)
+            encrypted = self._credentials is not None
+            await take_leave(self.address, self._clock, encrypted=encrypted, age=self._connection_age)
         await self._server.stop(grace)
 
     def _set_health(self, is_serving: bool) -> None:
