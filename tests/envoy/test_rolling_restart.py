@@ -9,12 +9,14 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from latchgate.v1 import admin_service_pb2 as pb
 from tests.conformance.house import House
 from tests.support import envoy as support
+from tests.support.certificates import Authority
 from tests.support.envoy import Config, Envoy, get
 from tests.support.ports import free_port
 from tests.support.postgres import Postgres
@@ -24,6 +26,9 @@ from tests.support.upstream import Upstream
 REPLICAS = 3
 CLIENTS = 3
 SECONDS = 20.0
+HEALTH_INTERVAL = "0.2s"
+DRAIN_DELAY = "0.5s"
+"""More than Envoy's health checks are apart: over TLS a server cannot tell it to go."""
 
 
 @dataclass
@@ -51,11 +56,11 @@ class Load:
         self.answers[what, get(self.port, "/", ("x-api-key", key)).status] += 1
 
 
-def _config(upstream: Upstream, addresses: list[str]) -> Config:
+def _config(upstream: Upstream, addresses: list[str], *options: str) -> Config:
     """What `latchgate envoy-config` prints, with three endpoints; health is asked for more often, to save time."""
-    config = support.bootstrap(upstream.address, addresses[0])
+    config = support.bootstrap(upstream.address, addresses[0], *options)
     (cluster,) = [c for c in config["static_resources"]["clusters"] if c["name"] == "latchgate"]
-    cluster["health_checks"][0] |= {"interval": "0.2s", "no_traffic_interval": "0.2s"}
+    cluster["health_checks"][0] |= {"interval": HEALTH_INTERVAL, "no_traffic_interval": HEALTH_INTERVAL}
     cluster["load_assignment"]["endpoints"][0]["lb_endpoints"] = [
         {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": int(port)}}}}
         for port in (address.rpartition(":")[2] for address in addresses)
@@ -79,24 +84,35 @@ def _wait_until_all_are_healthy(envoy: Envoy) -> None:
         time.sleep(0.05)
 
 
+@pytest.fixture(params=["plaintext", "tls"])
+def authority(request: pytest.FixtureRequest, tmp_path: Path) -> Authority | None:
+    """Who signed the replicas' certificate; None: they speak plaintext."""
+    return Authority(tmp_path) if request.param == "tls" else None
+
+
 @pytest.fixture
-def replicas(postgres: Postgres) -> Iterator[list[ServerProcess]]:
+def replicas(postgres: Postgres, authority: Authority | None) -> Iterator[list[ServerProcess]]:
     database_url = postgres.new_database()
+    settings = {} if authority is None else {**authority.issue("server").settings(), "drain_delay": DRAIN_DELAY}
+    credentials = None if authority is None else authority.credentials()
     with ExitStack() as stack:
         yield [
-            stack.enter_context(ServerProcess(database_url, {"verify_listen": f"127.0.0.1:{free_port()}"}))
+            stack.enter_context(
+                ServerProcess(database_url, {**settings, "verify_listen": f"127.0.0.1:{free_port()}"}, credentials)
+            )
             for _ in range(REPLICAS)
         ]
 
 
 def test_a_rolling_restart_fails_no_request_and_lets_nobody_in(
-    replicas: list[ServerProcess], upstream: Upstream
+    replicas: list[ServerProcess], upstream: Upstream, authority: Authority | None
 ) -> None:
     root_key = make_root_key(replicas[0].database_url)
-    root = Admin(replicas[0].admin_address, root_key)
+    root = Admin(replicas[0].admin_address, root_key, credentials=replicas[0].credentials)
     good, *others = [House(root).key() for _ in range(1 + 2 * REPLICAS)]
     root.close()
-    with Envoy(_config(upstream, [replica.verify_address for replica in replicas])) as envoy:
+    options = () if authority is None else ("--ca", str(authority.file), "--server-name", "latchgate.test")
+    with Envoy(_config(upstream, [replica.verify_address for replica in replicas], *options)) as envoy:
         _wait_until_all_are_healthy(envoy)
         load = Load(envoy.port("api"), good.key_string)
         for key in others:  # in everybody's memory before it is revoked
@@ -106,7 +122,8 @@ def test_a_rolling_restart_fails_no_request_and_lets_nobody_in(
             client.start()
         try:
             for number, replica in enumerate(replicas):
-                admin = Admin(replicas[(number + 1) % REPLICAS].admin_address, root_key)
+                other = replicas[(number + 1) % REPLICAS]
+                admin = Admin(other.admin_address, root_key, credentials=other.credentials)
                 stopping = threading.Thread(target=replica.stop)
                 stopping.start()
                 for key in others[2 * number : 2 * number + 2]:  # one is likely to fall into the drain
