@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
-import asyncpg
 import pytest
 
 from tests.conformance.house import House
 from tests.support.certificates import Authority
 from tests.support.postgres import Postgres
 from tests.support.server import Admin, ServerProcess, Verify, make_root_key
-
-_numbers = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -38,20 +33,10 @@ def deployment(postgres: Postgres) -> Deployment:
 @pytest.fixture(scope="module")
 def module_database(postgres: Postgres, deployment: Deployment) -> Iterator[str]:
     """The database of this file's server."""
-    template = urlsplit(deployment.database_url).path.removeprefix("/")
-    name = f"{template}_{next(_numbers)}"
-
-    async def execute(statement: str) -> None:
-        connection = await asyncpg.connect(postgres.url)
-        try:
-            await connection.execute(statement)
-        finally:
-            await connection.close()
-
-    asyncio.run(execute(f"CREATE DATABASE {name} TEMPLATE {template}"))
-    yield postgres.database_url(name)
+    database_url = postgres.copy_of(deployment.database_url)
+    yield database_url
     # One that is gone need not be written to disk when PostgreSQL stops.
-    asyncio.run(execute(f"DROP DATABASE {name} WITH (FORCE)"))
+    postgres.drop(database_url)
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,10 @@ import pty
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from tests.support.server import run_command
@@ -63,6 +64,18 @@ class Cli:
 def at_once(commands: Sequence[Callable[[], Ran]]) -> list[Ran]:
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return [running.result() for running in [pool.submit(command) for command in commands]]
+
+
+def run(*arguments: str, env: Mapping[str, str], code: int = DONE, stdin: str = "") -> str:
+    """The standard output of a command, or its standard error where it fails."""
+    done = run_command(*arguments, env=env, stdin=stdin)
+    assert done.returncode == code, done
+    return done.stdout if code == DONE else done.stderr
+
+
+def make_key(env: Mapping[str, str], path: Path, *options: str) -> str:
+    """Make a key of the tenant `acme`, with its key string in a file; its id."""
+    return run("keys", "create", "--tenant", "acme", "--key-file", str(path), *options, env=env).strip()
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 
-from tests.e2e.commands import KEY_STRING, Cli, MadeKey, NewKey
+from tests.e2e.commands import KEY_STRING, Cli, MadeKey, NewKey, run
 from tests.support.postgres import Postgres
 from tests.support.server import ServerProcess, environment, make_root_key
 
@@ -56,3 +56,22 @@ def new_key(cli: Cli, tenant: str) -> NewKey:
         return MadeKey(made["key"]["key_id"], made["key_string"])
 
     return make
+
+
+@pytest.fixture(scope="module")
+def database(postgres: Postgres) -> str:
+    """The database of a file's own server."""
+    return postgres.new_database()
+
+
+@pytest.fixture(scope="module")
+def env(database: str) -> Iterator[Mapping[str, str]]:
+    """The environment of an administrator whose server runs, who may walk the audit log; with a tenant `acme`."""
+    root_key = make_root_key(database)
+    with ServerProcess(database) as server:
+        own = environment(database)
+        own["LATCHGATE_ADMIN_ADDRESS"] = server.admin_address
+        own["LATCHGATE_VERIFY_ADDRESS"] = server.verify_address
+        own["LATCHGATE_ADMIN_KEY"] = root_key
+        run("tenants", "create", "acme", env=own)
+        yield own

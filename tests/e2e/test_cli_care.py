@@ -5,45 +5,15 @@ from __future__ import annotations
 import asyncio
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import asyncpg
 import pytest
 
-from tests.e2e.commands import Cli, on_terminal
+from tests.e2e.commands import Cli, make_key, on_terminal, run
 from tests.support.postgres import Postgres
 from tests.support.server import ServerProcess, environment, make_root_key, run_command
-
-
-@pytest.fixture(scope="module")
-def database(postgres: Postgres) -> str:
-    """The database of this file's server."""
-    return postgres.new_database()
-
-
-@pytest.fixture(scope="module")
-def env(database: str) -> Iterator[Mapping[str, str]]:
-    """The environment of an administrator, whose server runs, and who may walk the audit log too."""
-    root_key = make_root_key(database)
-    with ServerProcess(database) as server:
-        own = environment(database)
-        own["LATCHGATE_ADMIN_ADDRESS"] = server.admin_address
-        own["LATCHGATE_VERIFY_ADDRESS"] = server.verify_address
-        own["LATCHGATE_ADMIN_KEY"] = root_key
-        run("tenants", "create", "acme", env=own)
-        yield own
-
-
-def run(*arguments: str, env: Mapping[str, str], code: int = 0, stdin: str = "") -> str:
-    """The standard output of a command, or its standard error where it fails."""
-    done = run_command(*arguments, env=env, stdin=stdin)
-    assert done.returncode == code, done
-    return done.stdout if code == 0 else done.stderr
-
-
-def make_key(env: Mapping[str, str], path: Path, *options: str) -> str:
-    return run("keys", "create", "--tenant", "acme", "--key-file", str(path), *options, env=env).strip()
 
 
 def test_a_rotated_key_has_a_successor_whose_key_string_is_in_a_file(env: Mapping[str, str], tmp_path: Path) -> None:
@@ -105,6 +75,18 @@ def test_the_audit_log_is_listed_and_its_chain_holds(env: Mapping[str, str], tmp
     run("audit", "verify", "--head", head, env=env)
 
 
+@pytest.fixture(scope="module")
+def untampered(postgres: Postgres) -> tuple[str, str]:
+    """A database with three audit events and more, and the head of their chain."""
+    database = postgres.new_database()
+    own = environment(database)
+    own["LATCHGATE_ADMIN_KEY"] = make_root_key(database)
+    with ServerProcess(database) as server:
+        own["LATCHGATE_ADMIN_ADDRESS"] = server.admin_address
+        run("tenants", "create", "acme", env=own)
+    return database, run("audit", "verify", env=own).splitlines()[-1].removeprefix("head ")
+
+
 @pytest.mark.parametrize(
     ("tampering", "told"),
     [
@@ -114,14 +96,11 @@ def test_the_audit_log_is_listed_and_its_chain_holds(env: Mapping[str, str], tmp
         ("DELETE FROM audit_events WHERE sequence = (SELECT max(sequence) FROM audit_events)", "was cut off"),
     ],
 )
-def test_tampering_with_the_audit_log_shows(postgres: Postgres, tampering: str, told: str) -> None:
-    database = postgres.new_database()
-    own = environment(database)
-    own["LATCHGATE_ADMIN_KEY"] = make_root_key(database)
-    with ServerProcess(database) as server:
-        own["LATCHGATE_ADMIN_ADDRESS"] = server.admin_address
-        run("tenants", "create", "acme", env=own)
-    head = run("audit", "verify", env=own).splitlines()[-1].removeprefix("head ")
+def test_tampering_with_the_audit_log_shows(
+    postgres: Postgres, untampered: tuple[str, str], tampering: str, told: str
+) -> None:
+    original, head = untampered
+    database = postgres.copy_of(original)
 
     async def tamper() -> None:
         connection = await asyncpg.connect(database)
@@ -130,4 +109,4 @@ def test_tampering_with_the_audit_log_shows(postgres: Postgres, tampering: str, 
         await connection.close()
 
     asyncio.run(tamper())
-    assert told in run("audit", "verify", "--head", head, env=own, code=1)
+    assert told in run("audit", "verify", "--head", head, env=environment(database), code=1)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import tempfile
-from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
 
 from tests.support.certificates import Authority
 from tests.support.postgres import Postgres
-from tests.support.quick_cli import quick_latchgate
-from tests.support.server import ServerProcess, environment, make_root_key
+from tests.support.server import ServerProcess, environment, make_root_key, run_command
 
 Ran = CompletedProcess[str]
 
@@ -64,15 +60,7 @@ def ran(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> dict[st
             "by halves": (("tenants", "list"), elsewhere("ca")),
             "no file": (("tenants", "list"), elsewhere(ca=str(folder / "nowhere.pem"))),
         }
-        with tempfile.TemporaryDirectory(prefix="latchgate-") as short, quick_latchgate(Path(short)) as path:
-
-            def run(arguments: tuple[str, ...], env: dict[str, str]) -> Ran:
-                command = [str(path / "latchgate"), *arguments]
-                return subprocess.run(
-                    command, env=env, input=root_key, text=True, capture_output=True, timeout=60, check=False
-                )
-
-            return {what: run(*one) for what, one in tried.items()}
+        return {what: run_command(*arguments, env=env, stdin=root_key) for what, (arguments, env) in tried.items()}
 
 
 @pytest.mark.parametrize("what", ["list", "verify", "health", "own health"])

@@ -6,43 +6,14 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import asyncpg
-import pytest
 
-from tests.support.postgres import Postgres
-from tests.support.server import ServerProcess, environment, make_root_key, run_command
+from tests.e2e.commands import make_key, run
+from tests.support.server import run_command
 from tests.support.waiting import wait_until
-
-
-@pytest.fixture(scope="module")
-def database(postgres: Postgres) -> str:
-    return postgres.new_database()
-
-
-@pytest.fixture(scope="module")
-def env(database: str) -> Iterator[Mapping[str, str]]:
-    """The environment of an administrator whose server runs."""
-    root_key = make_root_key(database)
-    with ServerProcess(database) as server:
-        own = environment(database)
-        own["LATCHGATE_ADMIN_ADDRESS"] = server.admin_address
-        own["LATCHGATE_VERIFY_ADDRESS"] = server.verify_address
-        own["LATCHGATE_ADMIN_KEY"] = root_key
-        run("tenants", "create", "acme", env=own)
-        yield own
-
-
-def run(*arguments: str, env: Mapping[str, str], code: int = 0, stdin: str = "") -> str:
-    done = run_command(*arguments, env=env, stdin=stdin)
-    assert done.returncode == code, done
-    return done.stdout if code == 0 else done.stderr
-
-
-def make_key(env: Mapping[str, str], path: Path, *options: str) -> str:
-    return run("keys", "create", "--tenant", "acme", "--key-file", str(path), *options, env=env).strip()
 
 
 def use(env: Mapping[str, str], path: Path, *options: str) -> None:

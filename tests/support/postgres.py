@@ -37,8 +37,19 @@ class Postgres:
 
     def new_database(self, *, migrated: bool = True) -> str:
         """Make a database, migrated or empty, and return its URL."""
+        return self._make(f"TEMPLATE {TEMPLATE}" if migrated else "")
+
+    def copy_of(self, database_url: str) -> str:
+        """Make a database with what another one has that nobody is connected to, and return its URL."""
+        return self._make(f"TEMPLATE {_name_of(database_url)}")
+
+    def drop(self, database_url: str) -> None:
+        """Remove one of its databases, whoever is connected to it."""
+        self._execute(f"DROP DATABASE {_name_of(database_url)} WITH (FORCE)")
+
+    def _make(self, how: str) -> str:
         name = f"test_{next(self._numbers)}"
-        self._execute(f"CREATE DATABASE {name}" + (f" TEMPLATE {TEMPLATE}" if migrated else ""))
+        self._execute(f"CREATE DATABASE {name} {how}")
         return self.database_url(name)
 
     def _execute(self, statement: str) -> None:
@@ -50,3 +61,7 @@ class Postgres:
                 await connection.close()
 
         asyncio.run(run())
+
+
+def _name_of(database_url: str) -> str:
+    return urlsplit(database_url).path.removeprefix("/")

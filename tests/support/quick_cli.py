@@ -35,29 +35,29 @@ with socket.socket(socket.AF_UNIX) as link:
 
 
 @cache
-def own_latchgate() -> Path:
-    """The command, for as long as this process lives."""
+def quick_latchgate() -> Path:
+    """The command, for as long as this process lives; its folder has nothing else in it."""
     stack = ExitStack()
     atexit.register(stack.close)
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="latchgate-"))
-    return stack.enter_context(quick_latchgate(Path(folder))) / "latchgate"
+    # With a short path: a Unix socket's is limited to 107 bytes.
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="latchgate-")))
+    stack.enter_context(_serving(str(folder / "cli")))
+    command = folder / "bin" / "latchgate"
+    command.parent.mkdir()
+    command.write_text(STUB.format(python=sys.executable, address=str(folder / "cli")), encoding="ascii")
+    command.chmod(command.stat().st_mode | stat.S_IXUSR)
+    return command
 
 
 @contextmanager
-def quick_latchgate(folder: Path) -> Iterator[Path]:
-    """The folder to put into PATH, while the context lasts. folder: with a short path; it gets a socket."""
-    address = folder / "cli"
-    stub = folder / "bin" / "latchgate"
-    stub.parent.mkdir()
-    stub.write_text(STUB.format(python=sys.executable, address=str(address)), encoding="ascii")
-    stub.chmod(stub.stat().st_mode | stat.S_IXUSR)
+def _serving(address: str) -> Iterator[None]:
     # Where a test has something loaded into the processes that it starts, this one is none of them.
     env = os.environ | {"LD_PRELOAD": ""}
-    with subprocess.Popen([sys.executable, "-m", __name__, str(address)], env=env, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen([sys.executable, "-m", __name__, address], env=env, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == b"ready\n"
-            yield stub.parent
+            yield
         finally:
             process.terminate()
 

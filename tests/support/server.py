@@ -22,7 +22,7 @@ import grpc
 from latchgate.v1.admin_service_pb2_grpc import AdminServiceStub
 from latchgate.v1.verify_service_pb2 import VerifyRequest
 from latchgate.v1.verify_service_pb2_grpc import VerifyServiceStub
-from tests.support.quick_cli import own_latchgate
+from tests.support.quick_cli import quick_latchgate
 
 PEPPER = base64.b64encode(bytes(range(32))).decode()
 START_SECONDS = 30.0
@@ -53,7 +53,7 @@ def environment(database_url: str, **settings: str) -> dict[str, str]:
 
 def run_command(*arguments: str, env: Mapping[str, str], stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run `latchgate ARGUMENTS` to its end."""
-    command = [str(own_latchgate())]
+    command = [str(quick_latchgate())]
     if env.get("PYTHONPATH") != os.environ.get("PYTHONPATH"):
         # Something is to be imported that others have not.
         command = [sys.executable, "-m", "latchgate_server"]

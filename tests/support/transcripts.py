@@ -130,12 +130,12 @@ def desk(postgres: Postgres, folder: Path) -> Iterator[Desk]:
     """A server with a database of its own, and room for shells below `folder`, whose path is short."""
     database_url = postgres.new_database()
     root_key = make_root_key(database_url)
-    with quick_latchgate(folder) as bin_folder, ServerProcess(database_url) as server:
+    with ServerProcess(database_url) as server:
         addresses = {
             "LATCHGATE_ADMIN_ADDRESS": server.admin_address,
             "LATCHGATE_VERIFY_ADDRESS": server.verify_address,
         }
-        yield Desk(folder, bin_folder, root_key, environment(database_url) | addresses)
+        yield Desk(folder, quick_latchgate().parent, root_key, environment(database_url) | addresses)
 
 
 def run_document(shell: Shell, document: Path) -> list[Step]:
