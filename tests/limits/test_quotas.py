@@ -22,25 +22,9 @@ from latchgate_server.verify.limits import LimitCharger
 from latchgate_server.verify.quotas import Borrowed, Quotas
 from latchgate_server.verify.rates import LocalRates
 from tests.support.postgres import Postgres
+from tests.support.still_clock import StillClock
 
 _names = itertools.count(1)
-
-
-class StillClock:
-    """Time that the test lets pass."""
-
-    def __init__(self) -> None:
-        self.time = 1_000.0
-
-    def now(self) -> float:
-        return self.time
-
-    def monotonic(self) -> float:
-        return self.time
-
-    async def sleep(self, seconds: float) -> None:
-        self.time += seconds
-        await asyncio.sleep(0)
 
 
 class Process:

@@ -24,26 +24,11 @@ from latchgate_server.verify.import_filter import ImportFilter
 from latchgate_server.verify.imported import ImportedForms
 from latchgate_server.verify.loader import RecordLoader
 from latchgate_server.verify.wrong_tries import WrongTries
+from tests.support.still_clock import StillClock
 
 
 def digest(form: str) -> bytes:
     return hashlib.blake2b(form.encode(), digest_size=16).digest()
-
-
-class StillClock:
-    """Time that only the test moves; whoever sleeps moves it as well."""
-
-    def __init__(self) -> None:
-        self.time = 1_000.0
-
-    def now(self) -> float:
-        return self.time
-
-    def monotonic(self) -> float:
-        return self.time
-
-    async def sleep(self, seconds: float) -> None:
-        self.time += seconds
 
 
 # The filter.
@@ -97,7 +82,7 @@ class Database:
 
 class World:
     def __init__(self, *forms: tuple[int, str]) -> None:
-        self.database, self.cache, self.clock = Database(*forms), RecordCache(1_000), StillClock()
+        self.database, self.cache, self.clock = Database(*forms), RecordCache(1_000), StillClock(1_000.0)
         self.cache.applied_revision = 1
         loader = RecordLoader(cast(Reader, self.database), self.cache)
         hasher = SecretHasher(Peppers([bytes(32)]), b"tag", SystemEntropy(), threads=1)
@@ -195,7 +180,7 @@ async def test_the_queue_of_unknown_forms_is_bounded_by_time() -> None:
 
 
 def test_wrong_tries_are_bounded_for_each_key_and_address() -> None:
-    clock = StillClock()
+    clock = StillClock(1_000.0)
     tries = WrongTries(clock)
     for _ in range(bounds.WRONG_TRIES_AT_ONCE):
         tries.begin("key", "192.0.2.1")
@@ -211,7 +196,7 @@ def test_wrong_tries_are_bounded_for_each_key_and_address() -> None:
 
 
 def test_a_right_try_costs_nothing() -> None:
-    tries = WrongTries(StillClock())
+    tries = WrongTries(StillClock(1_000.0))
     for _ in range(100):
         tries.begin("key", "192.0.2.1")
         tries.forgive("key", "192.0.2.1")
@@ -222,7 +207,7 @@ def test_a_right_try_costs_nothing() -> None:
     [("2001:db8::1", "2001:db8::2:3"), ("192.0.2.1", "::ffff:192.0.2.1"), ("", "no address"), ("", "x" * 100)],
 )
 def test_addresses_of_one_place_count_together(one: str, other: str) -> None:
-    tries = WrongTries(StillClock())
+    tries = WrongTries(StillClock(1_000.0))
     for _ in range(bounds.WRONG_TRIES_AT_ONCE):
         tries.begin("key", one)
     with pytest.raises(Overloaded):
@@ -231,7 +216,7 @@ def test_addresses_of_one_place_count_together(one: str, other: str) -> None:
 
 def test_no_number_of_addresses_makes_it_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounds, "WRONG_TRIES_REMEMBERED", 100)
-    tries = WrongTries(StillClock())
+    tries = WrongTries(StillClock(1_000.0))
     for number in range(1_000):
         tries.begin("key", f"192.0.{number // 256}.{number % 256}")
     assert len(tries._tries) == 100

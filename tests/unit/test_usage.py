@@ -22,23 +22,7 @@ from latchgate_server.verify import tally as tallying
 from latchgate_server.verify.noticing import LINES, PERIOD_SECONDS, Noticing
 from latchgate_server.verify.tally import Tallies
 from latchgate_server.verify.usage import UsageCollector
-
-
-class Hands:
-    """A clock that the test moves."""
-
-    def __init__(self) -> None:
-        self.time = 1_800_000_000.0
-
-    def now(self) -> float:
-        return self.time
-
-    def monotonic(self) -> float:
-        return self.time
-
-    async def sleep(self, seconds: float) -> None:
-        self.time += seconds
-        await asyncio.sleep(0)
+from tests.support.still_clock import StillClock
 
 
 @dataclass
@@ -122,7 +106,7 @@ def test_what_is_written_is_what_was_decided_however_often_the_database_fails(sc
 
 
 async def _run(script: list[tuple[object, ...]]) -> None:
-    clock, ledger = Hands(), Ledger()
+    clock, ledger = StillClock(), Ledger()
     collector = UsageCollector(ledger, clock, Noticing(clock))
     counts: Counter[tuple[str, int, int]] = Counter()
     sources: Counter[tuple[str, str]] = Counter()
@@ -149,7 +133,7 @@ async def _run(script: list[tuple[object, ...]]) -> None:
 
 
 async def test_decisions_while_a_batch_is_being_written_are_neither_lost_nor_counted_twice() -> None:
-    clock, ledger = Hands(), Ledger()
+    clock, ledger = StillClock(), Ledger()
     collector = UsageCollector(ledger, clock, Noticing(clock))
     decide(collector, RECORDS[0], None, "")
     flushing = asyncio.create_task(collector.flush())
@@ -167,7 +151,7 @@ async def test_a_batch_that_can_never_be_written_does_not_hold_up_the_next() -> 
                 raise ValueError("no such column")
             return await super().write(sequence, tallies)
 
-    clock, ledger = Hands(), Picky()
+    clock, ledger = StillClock(), Picky()
     collector = UsageCollector(ledger, clock, Noticing(clock))
     decide(collector, RECORDS[0], None, "")
     await collector.flush()
@@ -217,7 +201,7 @@ def test_memory_is_bounded_and_counters_are_given_up_last() -> None:
 
 
 def test_failed_authentications_are_told_by_kind_once_in_a_while_and_by_no_more_lines_than_a_person_reads() -> None:
-    clock = Hands()
+    clock = StillClock()
     noticing = Noticing(clock)
 
     def fail(client_ip: str, times: int) -> None:
