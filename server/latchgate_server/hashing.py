@@ -36,7 +36,7 @@ from latchgate_server.core.errors import CannotDecide, Overloaded, PepperMissing
 from latchgate_server.core.imported import digest_form
 from latchgate_server.core.model import HashProfile, SecretHash
 from latchgate_server.core.ports import Entropy
-from latchgate_server.observability import SpanName
+from latchgate_server.spans import SpanName
 
 _T = TypeVar("_T")
 

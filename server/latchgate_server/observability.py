@@ -1,12 +1,11 @@
-"""Every metric and every name of a log event or field, in one place. No secret is ever a value of any of them.
+"""Every metric. No secret is ever a value of a label.
 
-docs/reference/ tells operators what each of them means.
+docs/reference/metrics.md tells operators what each of them means.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -266,132 +265,6 @@ BUILD = Gauge(
     registry=REGISTRY,
     multiprocess_mode="livemax",
 )
-
-STARTING = "starting"
-SERVING = "serving"
-DRAINING = "draining"
-NO_FAREWELL = "no_farewell"
-CONNECTIONS_SHED_EVENT = "connections_shed"
-MEMORY_SHORT = "memory_short"
-STOPPED = "stopped"
-INTERNAL_ERROR = "internal_error"
-UNDECIDED_EVENT = "undecided"
-WORKER_SERVING = "worker_serving"
-WORKER_ENDED = "worker_ended"
-FEED_LOST = "feed_lost"
-LEASE_GAINED = "lease_gained"
-LEASE_EXPIRED = "replica_lease_expired"
-SERVING_STALE = "serving_stale"
-SERVING_FRESH = "serving_fresh"
-LIMIT_STORE_LOST = "limit_store_lost"
-LIMIT_STORE_FOUND = "limit_store_found"
-QUOTA_PORTIONS_LOST = "quota_portions_lost"
-HOUSEKEEPING_FAILED = "housekeeping_failed"
-ROUTE_MISCONFIGURED = "route_misconfigured"
-USAGE_DELAYED = "usage_delayed"
-USAGE_CAUGHT_UP = "usage_caught_up"
-USAGE_LOST = "usage_lost"
-AUTHENTICATION_FAILED = "authentication_failed"
-WRONG_SECRET_BURST = "wrong_secret_burst"  # noqa: S105 - the name of an event
-NEW_SOURCE = "new_source"
-DORMANT_KEY_USED = "dormant_key_used"
-EVENTS_SUPPRESSED = "events_suppressed"
-DECISION = "decision"
-CERTIFICATE_LOADED = "certificate_loaded"
-CERTIFICATE_REFUSED = "certificate_refused"
-CALLER_REJECTED = "caller_rejected"
-RELOADED = "reloaded"
-RELOAD_REFUSED = "reload_refused"
-RESTART_NEEDED = "restart_needed"
-ADMIN_CALL = "admin_call"
-TRACES_STARTED = "traces_started"
-TRACES_UNAVAILABLE = "traces_unavailable"
-TRACES_LOST = "traces_lost"
-
-FIELDS = frozenset(
-    {
-        "act_as",
-        "address",
-        "admin",
-        "advice",
-        "capability",
-        "cause",
-        "certificate",
-        "client_ip",
-        "code",
-        "count",
-        "decision",
-        "denial_reason",
-        "denying",
-        "error",
-        "expires",
-        "for_at_most_seconds",
-        "host",
-        "key_id",
-        "keys",
-        "lease",
-        "memory",
-        "method",
-        "metrics",
-        "name",
-        "node",
-        "of",
-        "path",
-        "pause",
-        "pid",
-        "replica_id",
-        "request_id",
-        "resource",
-        "revision",
-        "seconds",
-        "settings",
-        "slept_since",
-        "stale",
-        "taken",
-        "task",
-        "tenant_id",
-        "trace_id",
-        "user",
-        "user_agent",
-        "verify",
-        "worker",
-        "workers",
-        "wrong_secrets",
-    }
-)
-"""The names of the fields that events have, beside event, level, timestamp, logger and exception."""
-
-
-class SpanName(StrEnum):
-    """The parts of a call that have a span of their own; a call's is named for its service and method."""
-
-    READ_RECORD = "read a record"
-    HASH_SECRET = "hash a secret"  # noqa: S105 - the name of a span
-    ASK_LIMIT_STORE = "ask the limit store"
-    BORROW_QUOTA = "borrow of a quota"
-    CHANGE = "change"
-    WAIT_FOR_REPLICAS = "wait for replicas"
-
-
-class TraceAttribute(StrEnum):
-    """The attributes of spans. The first five are OpenTelemetry's."""
-
-    RPC_SYSTEM = "rpc.system"
-    RPC_SERVICE = "rpc.service"
-    RPC_METHOD = "rpc.method"
-    RPC_CODE = "rpc.grpc.status_code"
-    ERROR_TYPE = "error.type"
-    REQUEST_ID = "latchgate.request_id"
-    DECISION = "latchgate.decision"
-    DENIAL_REASON = "latchgate.denial_reason"
-    KEY_ID = "latchgate.key_id"
-    TENANT_ID = "latchgate.tenant_id"
-    REVISION = "latchgate.revision"
-    STALE = "latchgate.stale"
-    CALLER = "latchgate.caller"
-    REPLICAS_CONFIRMED = "latchgate.replicas_confirmed"
-    LEASES_EXPIRED = "latchgate.leases_expired"
-
 
 _OUTCOMES: Sequence[PlainCounter] = [
     PlainCounter(DECISIONS.labels("DENY", reason.name) if reason else DECISIONS.labels("ALLOW", ""))

@@ -29,7 +29,7 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from latchgate_server.observability import SpanName, TraceAttribute
+from latchgate_server.spans import SpanName, TraceAttribute
 from latchgate_server.tracing import Metadata, Value
 
 _PROTOCOL = "http/protobuf"

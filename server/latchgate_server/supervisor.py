@@ -15,7 +15,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from latchgate_server import exposition, observability, service_manager
+from latchgate_server import exposition, log_events, service_manager
 from latchgate_server.config import Settings, SettingsProblem
 from latchgate_server.service_manager import tell_service_manager
 
@@ -61,7 +61,7 @@ async def supervise(settings: Settings) -> None:
         running = [loop.create_task(worker.run()) for worker in workers]
         try:
             await _all_ready(workers, stopping)
-            _log.info(observability.SERVING, verify=verify, admin=admin, metrics=metrics, workers=len(workers))
+            _log.info(log_events.SERVING, verify=verify, admin=admin, metrics=metrics, workers=len(workers))
             tell_service_manager(service_manager.READY)
             await stopping.wait()
         finally:
@@ -107,7 +107,7 @@ class _Worker:
             mark_process_dead(  # type: ignore[no-untyped-call]  # it has no annotations
                 process.pid, self._environment[_METRICS_FOLDER]
             )
-            _log.error(observability.WORKER_ENDED, worker=self._place, pid=process.pid, code=code, pause=pause)
+            _log.error(log_events.WORKER_ENDED, worker=self._place, pid=process.pid, code=code, pause=pause)
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 

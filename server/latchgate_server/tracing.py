@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
-from latchgate_server.observability import SpanName, TraceAttribute
+from latchgate_server.spans import SpanName, TraceAttribute
 
 Value = str | int | bool
 Metadata = Iterable[tuple[str, str | bytes]]

@@ -16,7 +16,7 @@ import pytest
 from latchgate.v1 import admin_service_pb2 as pb
 from latchgate.v1.admin_service_pb2_grpc import AdminServiceStub
 from latchgate.v1.verify_service_pb2 import BatchVerifyRequest, VerifyRequest
-from latchgate_server.observability import SpanName, TraceAttribute
+from latchgate_server.spans import SpanName, TraceAttribute
 from tests.conformance.house import House
 from tests.support.check import METHOD, request
 from tests.support.collector import Collector, Received, collecting

@@ -13,11 +13,11 @@ from typing import NamedTuple
 from prometheus_client import Gauge
 from prometheus_client.metrics import MetricWrapperBase
 
-from latchgate_server import observability
+from latchgate_server import log_events, observability
 from latchgate_server.core.model import DenialReason, Question
 from latchgate_server.core.usage import Event
 from latchgate_server.core.verification import Verification
-from latchgate_server.observability import SpanName, TraceAttribute
+from latchgate_server.spans import SpanName, TraceAttribute
 from latchgate_server.verify import access_log
 
 SERVER = Path(__file__).parents[2] / "server/latchgate_server"
@@ -87,7 +87,7 @@ def logging_calls() -> Iterator[Logging]:
         name = ast.unparse(call.func)
         if not call.args or not (name in {"log", "self._tell"} or name.startswith("_log.")):
             continue
-        constants = re.findall(r"observability\.(\w+)", ast.unparse(call.args[0]))
+        constants = re.findall(r"log_events\.(\w+)", ast.unparse(call.args[0]))
         if constants:
             fields = {keyword.arg for keyword in call.keywords if keyword.arg}
             yield Logging(frozenset(constants), frozenset(fields - {"exc_info"}))
@@ -97,7 +97,7 @@ def logging_calls() -> Iterator[Logging]:
 
 def events() -> dict[str, str]:
     """Events by the names of their constants."""
-    return {name: value for name, value in vars(observability).items() if name.isupper() and isinstance(value, str)}
+    return {name: value for name, value in vars(log_events).items() if name.isupper() and isinstance(value, str)}
 
 
 def documented_events() -> dict[str, set[str]]:
@@ -123,9 +123,9 @@ def test_every_event_is_documented_with_its_fields() -> None:
 
 def test_every_field_is_declared_and_documented() -> None:
     used = set[str]().union(*documented_events().values()) | {"request_id", "trace_id"}
-    assert used == observability.FIELDS
+    assert used == log_events.FIELDS
     documented = [row[0].strip("`") for row in rows("logs.md") if len(row) == FIELD]
-    assert sorted(documented) == sorted(observability.FIELDS | STANDARD)
+    assert sorted(documented) == sorted(log_events.FIELDS | STANDARD)
 
 
 def access_log_event() -> Event:

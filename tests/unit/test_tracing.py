@@ -9,7 +9,7 @@ import pytest
 
 from latchgate_server import tracing
 from latchgate_server.bootstrap import traces
-from latchgate_server.observability import SpanName, TraceAttribute
+from latchgate_server.spans import SpanName, TraceAttribute
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 

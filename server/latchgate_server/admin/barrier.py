@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from latchgate_server import observability, tracing
+from latchgate_server import log_events, observability, tracing
 from latchgate_server.core.errors import CannotDecide, StoreUnavailable
 from latchgate_server.core.ports import Clock
 from latchgate_server.core.replication import (
@@ -23,7 +23,7 @@ from latchgate_server.core.replication import (
     ReplicaTable,
     margin,
 )
-from latchgate_server.observability import SpanName, TraceAttribute
+from latchgate_server.spans import SpanName, TraceAttribute
 
 _POLL_SECONDS = 0.05
 
@@ -155,7 +155,7 @@ class Barrier:
         for replica in expired:
             del lagging[replica.replica_id]
             observability.LEASES_EXPIRED.inc()
-            _log.warning(observability.LEASE_EXPIRED, replica_id=replica.replica_id, lease=replica.lease)
+            _log.warning(log_events.LEASE_EXPIRED, replica_id=replica.replica_id, lease=replica.lease)
             try:
                 await self._table.expire(replica, timeline)
             except CannotDecide:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import structlog
 
-from latchgate_server import observability
+from latchgate_server import log_events
 from latchgate_server.core.errors import CannotDecide
 from latchgate_server.core.ports import Clock
 from latchgate_server.core.replication import ReplicaTable, margin
@@ -56,7 +56,7 @@ async def keep_usage(store: PrunesUsage, clock: Clock, keep_counts: float, keep_
             while await store.prune_orphaned_usage():
                 await clock.sleep(_PAUSE_SECONDS)
         except CannotDecide as error:
-            _log.warning(observability.HOUSEKEEPING_FAILED, task="usage", error=str(error))
+            _log.warning(log_events.HOUSEKEEPING_FAILED, task="usage", error=str(error))
         await clock.sleep(_INTERVAL_SECONDS)
 
 
@@ -68,7 +68,7 @@ async def keep_house(store: Prunes, clock: Clock) -> None:
             await store.prune_changes(KEEP_CHANGES_SECONDS)
             await store.prune_limits()
         except CannotDecide as error:
-            _log.warning(observability.HOUSEKEEPING_FAILED, task="prune", error=str(error))
+            _log.warning(log_events.HOUSEKEEPING_FAILED, task="prune", error=str(error))
 
 
 async def forget_the_dead(table: ReplicaTable, clock: Clock) -> None:
@@ -89,4 +89,4 @@ async def forget_the_dead(table: ReplicaTable, clock: Clock) -> None:
                 if (replica.replica_id, replica.beat) in living:
                     await table.expire(replica, before.timeline)
         except CannotDecide as error:
-            _log.warning(observability.HOUSEKEEPING_FAILED, task="replicas", error=str(error))
+            _log.warning(log_events.HOUSEKEEPING_FAILED, task="replicas", error=str(error))

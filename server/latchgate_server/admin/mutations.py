@@ -13,7 +13,7 @@ from latchgate_server.admin.barrier import Barrier, Propagation
 from latchgate_server.admin.last_administrator import guard_last_administrator
 from latchgate_server.core.ports import Store, Transaction
 from latchgate_server.hashing import Peppers
-from latchgate_server.observability import SpanName
+from latchgate_server.spans import SpanName
 
 Result = TypeVar("Result")
 

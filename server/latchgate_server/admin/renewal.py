@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from latchgate_server import observability
+from latchgate_server import log_events
 from latchgate_server.admin.audit import Actor, AuditTrail, Change
 from latchgate_server.core.errors import CannotDecide
 from latchgate_server.core.model import SYSTEM_ACTOR, SecretHash
@@ -49,7 +49,7 @@ class HashRenewal:
             try:
                 await self._renew(job)
             except CannotDecide as error:
-                _log.warning(observability.HOUSEKEEPING_FAILED, task="renewal", key_id=job.key_id, error=str(error))
+                _log.warning(log_events.HOUSEKEEPING_FAILED, task="renewal", key_id=job.key_id, error=str(error))
             await self._clock.sleep(PAUSE_SECONDS)
 
     async def _renew(self, job: _Job) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from latchgate_server import exposition, observability
+from latchgate_server import exposition, log_events, observability
 from latchgate_server.admin.access import Access
 from latchgate_server.admin.audit_log import ChainCheck, check_chain
 from latchgate_server.admin.barrier import Barrier
@@ -148,13 +148,13 @@ async def _serve(
     if as_worker:
         # The supervisor holds the other end: it closes when the supervisor ends, in whatever way.
         loop.add_reader(sys.stdin, stopping.set)
-    _log.info(observability.STARTING)
+    _log.info(log_events.STARTING)
     async with AsyncExitStack() as stack:
         process = await _start(settings, transport, stack, as_worker)
         if not on_terminal:
             loop.add_signal_handler(signal.SIGHUP, process.reload.ask)
         _log.info(
-            observability.WORKER_SERVING if as_worker else observability.SERVING,
+            log_events.WORKER_SERVING if as_worker else log_events.SERVING,
             verify=process.addresses.verify,
             admin=process.addresses.admin,
             metrics=process.addresses.metrics,
@@ -164,9 +164,9 @@ async def _serve(
         tell_service_manager(READY)
         await process.tasks.first_end(stopping)
         tell_service_manager(STOPPING)
-        _log.info(observability.DRAINING)
+        _log.info(log_events.DRAINING)
         await process.drain(settings.drain_delay)
-    _log.info(observability.STOPPED)
+    _log.info(log_events.STOPPED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import asyncio
 
 import structlog
 
-from latchgate_server import observability
+from latchgate_server import log_events
 from latchgate_server.config import Settings, SettingsProblem, load_settings
 from latchgate_server.logs import set_log_level
 from latchgate_server.transport.ext_authz import AuthorizationServicer
@@ -46,7 +46,7 @@ class Reload:
             now = load_settings()
         except (SettingsProblem, OSError) as problem:
             advice = "the settings before stay in force: correct them, and send SIGHUP again"
-            _log.error(observability.RELOAD_REFUSED, error=str(problem), advice=advice)
+            _log.error(log_events.RELOAD_REFUSED, error=str(problem), advice=advice)
             return
         changed = {name for name in Settings.model_fields if getattr(now, name) != getattr(before, name)}
         taken = changed & RELOADED
@@ -54,6 +54,6 @@ class Reload:
         set_log_level(self._settings.log_level)
         if taken & {"denials", "denial_detail"}:
             self._authorization.tell_denials(self._settings.http_denials())
-        _log.info(observability.RELOADED, settings=sorted(taken))
+        _log.info(log_events.RELOADED, settings=sorted(taken))
         if rest := sorted(changed - RELOADED):
-            _log.warning(observability.RESTART_NEEDED, settings=rest, advice="they take effect with a restart")
+            _log.warning(log_events.RESTART_NEEDED, settings=rest, advice="they take effect with a restart")

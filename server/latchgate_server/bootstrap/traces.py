@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 import structlog
 
-from latchgate_server import observability, tracing
+from latchgate_server import log_events, tracing
 
 CLOSE_SECONDS = 2.0
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -34,21 +34,21 @@ def start(stack: AsyncExitStack, instance_id: str) -> None:
     if not are_wanted(os.environ):
         return
     if find_spec("opentelemetry") is None or find_spec("opentelemetry.exporter.otlp.proto.http") is None:
-        _log.warning(observability.TRACES_UNAVAILABLE, error="they need: pip install 'latchgate-server[otel]'")
+        _log.warning(log_events.TRACES_UNAVAILABLE, error="they need: pip install 'latchgate-server[otel]'")
         return
     from latchgate_server.otel import NotUnderstood, OpenTelemetry  # noqa: PLC0415 - an optional extra
 
     try:
         spans = OpenTelemetry(instance_id)
     except (NotUnderstood, ValueError) as error:
-        _log.warning(observability.TRACES_UNAVAILABLE, error=str(error))
+        _log.warning(log_events.TRACES_UNAVAILABLE, error=str(error))
         return
     tracing.use(spans)
     stack.push_async_callback(_stop, spans.close)
-    _log.info(observability.TRACES_STARTED)
+    _log.info(log_events.TRACES_STARTED)
 
 
 async def _stop(close: Callable[[float], Awaitable[bool]]) -> None:
     tracing.use(None)
     if not await close(CLOSE_SECONDS):
-        _log.warning(observability.TRACES_LOST)
+        _log.warning(log_events.TRACES_LOST)

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import structlog
 
-from latchgate_server import observability
+from latchgate_server import log_events, observability
 from latchgate_server.core.errors import CallerKeyRejected, LatchgateError, PermissionMissing
 from latchgate_server.core.model import DenialReason, Question
 from latchgate_server.core.permissions import Permission
@@ -89,7 +89,7 @@ class Callers:
         now = self._clock.monotonic()
         if now >= self._silent_until:
             self._silent_until = now + _LOG_SECONDS
-            _log.warning(observability.CALLER_REJECTED, error=str(error), client_ip=address)
+            _log.warning(log_events.CALLER_REJECTED, error=str(error), client_ip=address)
 
 
 def _admitted(verification: Verification, permission: str) -> Record:

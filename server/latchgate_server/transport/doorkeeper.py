@@ -28,7 +28,7 @@ from typing import Literal
 
 import structlog
 
-from latchgate_server import observability
+from latchgate_server import log_events, observability
 from latchgate_server.core.ports import Clock
 from latchgate_server.transport.sockets import POSSIBLE, descriptors, say_goodbye, sockets
 
@@ -151,7 +151,7 @@ class Doorkeeper:
         else:
             self._let_be = taken + _MORE
             self._sent_all_away = False
-            _log.warning(observability.MEMORY_SHORT, taken=taken, memory=self._memory)
+            _log.warning(log_events.MEMORY_SHORT, taken=taken, memory=self._memory)
 
     def _send_away(self, chosen: Collection[int]) -> None:
         self._leaving.update(chosen)
@@ -176,7 +176,7 @@ class Doorkeeper:
         observability.CONNECTIONS_SHED.labels(cause).inc(count)
         if now >= self._told_of.get(cause, -_QUIET_SECONDS) + _QUIET_SECONDS:
             self._told_of[cause] = now
-            _log.warning(observability.CONNECTIONS_SHED_EVENT, cause=cause, count=count)
+            _log.warning(log_events.CONNECTIONS_SHED, cause=cause, count=count)
 
 
 def allowed_connections() -> int:

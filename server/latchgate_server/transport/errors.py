@@ -12,7 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from latchgate_server import tracing
 from latchgate_server.core import errors
-from latchgate_server.observability import TraceAttribute
+from latchgate_server.spans import TraceAttribute
 from latchgate_server.transport.convert_admin import duration_to
 from latchgate_server.transport.request_ids import REQUEST_ID
 

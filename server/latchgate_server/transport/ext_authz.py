@@ -15,7 +15,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from latchgate.envoy.v1 import ext_authz_pb2
-from latchgate_server import observability, tracing
+from latchgate_server import log_events, observability, tracing
 from latchgate_server.core import bounds
 from latchgate_server.core.credential_sources import CredentialSources, Found
 from latchgate_server.core.errors import CallerKeyRejected, CannotDecide, PermissionMissing
@@ -23,7 +23,7 @@ from latchgate_server.core.http_denials import HttpDenials
 from latchgate_server.core.model import DenialReason, Question
 from latchgate_server.core.ports import Clock, KeyVerifier
 from latchgate_server.core.verification import Verification
-from latchgate_server.observability import TraceAttribute
+from latchgate_server.spans import TraceAttribute
 from latchgate_server.transport.caller_key import Metadata
 from latchgate_server.transport.callers import Callers
 from latchgate_server.transport.check_request import (
@@ -200,7 +200,7 @@ class AuthorizationServicer:
         now = self._clock.monotonic()
         if now >= self._silent_until:
             self._silent_until = now + _LOG_SECONDS
-            _log.error(observability.ROUTE_MISCONFIGURED, error=str(error))
+            _log.error(log_events.ROUTE_MISCONFIGURED, error=str(error))
 
     def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
         """How the server shall call the service. Responses are serialised already."""

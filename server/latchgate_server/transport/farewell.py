@@ -17,7 +17,7 @@ import socket
 
 import structlog
 
-from latchgate_server import observability
+from latchgate_server import log_events
 from latchgate_server.core.ports import Clock
 from latchgate_server.transport.sockets import POSSIBLE, say_goodbye, sockets
 
@@ -44,7 +44,7 @@ async def take_leave(address: str, clock: Clock, *, encrypted: bool, age: float)
         await _send_everybody_away(address, clock, end, encrypted=encrypted)
     except OSError as error:
         # Such as no descriptor left. The server ends as well without.
-        _log.warning(observability.NO_FAREWELL, address=address, error=error.strerror)
+        _log.warning(log_events.NO_FAREWELL, address=address, error=error.strerror)
 
 
 async def _send_everybody_away(address: str, clock: Clock, end: float, *, encrypted: bool) -> None:

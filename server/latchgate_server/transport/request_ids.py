@@ -15,7 +15,7 @@ import structlog
 
 from latchgate_server import tracing
 from latchgate_server.core.ports import Entropy
-from latchgate_server.observability import TraceAttribute
+from latchgate_server.spans import TraceAttribute
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -10,7 +10,7 @@ import grpc
 import structlog
 
 from latchgate.v1 import admin_service_pb2
-from latchgate_server import observability, tracing
+from latchgate_server import log_events, observability, tracing
 from latchgate_server.admin.access import Access, Caller
 from latchgate_server.core import bounds
 from latchgate_server.core.errors import (
@@ -23,7 +23,7 @@ from latchgate_server.core.errors import (
 )
 from latchgate_server.core.model import DenialReason
 from latchgate_server.core.ports import Clock
-from latchgate_server.observability import TraceAttribute
+from latchgate_server.spans import TraceAttribute
 from latchgate_server.transport.caller_key import caller_key, peer_address, values_of
 from latchgate_server.transport.errors import Context, abort, code_of
 from latchgate_server.transport.request_ids import REQUEST_ID, RequestIds
@@ -97,7 +97,7 @@ def _note_admin_call(method: str, caller: Caller | None, code: grpc.StatusCode, 
     observability.ADMIN_SECONDS.labels(method).observe(seconds)
     log = _log.debug if caller is None else _log.info
     log(
-        observability.ADMIN_CALL,
+        log_events.ADMIN_CALL,
         method=method,
         code=code.name,
         key_id="" if caller is None else caller.key_id,
@@ -134,6 +134,6 @@ async def fail(context: Context, method: str, error: Exception, request_ids: Req
 def report(method: str, error: Exception) -> None:
     """Log what an operator should know of. The request is never logged: it may hold a credential."""
     if isinstance(error, CannotDecide):
-        _log.warning(observability.UNDECIDED_EVENT, method=method, error=str(error))
+        _log.warning(log_events.UNDECIDED, method=method, error=str(error))
     elif not isinstance(error, LatchgateError):
-        _log.error(observability.INTERNAL_ERROR, method=method, exc_info=error)
+        _log.error(log_events.INTERNAL_ERROR, method=method, exc_info=error)

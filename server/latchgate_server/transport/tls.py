@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import structlog
 
-from latchgate_server import observability
+from latchgate_server import log_events, observability
 from latchgate_server.core.ports import Clock
 from latchgate_server.transport.certificates import CertificateFiles, CertificateProblem, Certificates, Stamp, load
 
@@ -69,7 +69,7 @@ class Tls:
             current = await asyncio.to_thread(check, self._files)
         except CertificateProblem as problem:
             _log.error(
-                observability.CERTIFICATE_REFUSED,
+                log_events.CERTIFICATE_REFUSED,
                 error=str(problem),
                 advice=_ADVICE,
                 certificate=str(self._files.cert),
@@ -80,7 +80,7 @@ class Tls:
         self._current = current
         self._tell()
         _log.info(
-            observability.CERTIFICATE_LOADED,
+            log_events.CERTIFICATE_LOADED,
             certificate=str(self._files.cert),
             name=current.name,
             expires=self._expires(),

@@ -17,7 +17,7 @@ from latchgate_server.core.model import Question
 from latchgate_server.core.ports import KeyVerifier
 from latchgate_server.core.record import Record
 from latchgate_server.core.verification import Verification
-from latchgate_server.observability import TraceAttribute
+from latchgate_server.spans import TraceAttribute
 from latchgate_server.transport.errors import Context
 
 Request = TypeVar("Request")

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from queue import SimpleQueue
 from typing import TextIO
 
-from latchgate_server import observability
+from latchgate_server import log_events, observability
 from latchgate_server.core import bounds
 from latchgate_server.core.model import Question
 from latchgate_server.core.redaction import kept, kept_request
@@ -77,7 +77,7 @@ def _line(event: Event) -> str:
     time, verification, question, record = event
     reason = verification.denial_reason
     told: dict[str, object] = {
-        "event": observability.DECISION,
+        "event": log_events.DECISION,
         "level": "info",
         "timestamp": datetime.fromtimestamp(time, UTC).isoformat().replace("+00:00", "Z"),
         "decision": verification.decision.name,

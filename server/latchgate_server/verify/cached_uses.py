@@ -15,7 +15,7 @@ from typing import Protocol
 
 import structlog
 
-from latchgate_server import observability
+from latchgate_server import log_events, observability
 from latchgate_server.core import bounds
 from latchgate_server.core.errors import CannotDecide
 from latchgate_server.core.model import DenialReason, Identity
@@ -101,7 +101,7 @@ class CachedUses:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._count_all()
         except TimeoutError:
-            _log.error(observability.USAGE_LOST, keys=len(self._waiting))
+            _log.error(log_events.USAGE_LOST, keys=len(self._waiting))
 
     async def _count_all(self) -> None:
         while self._waiting:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import structlog
 
-from latchgate_server import observability
+from latchgate_server import log_events
 from latchgate_server.core.errors import CannotDecide
 from latchgate_server.core.ports import Clock
 from latchgate_server.core.replication import ChangesRead, FeedLink, FeedLinks, margin
@@ -191,10 +191,10 @@ class Feed:
         self.last_beat_at = began
         if self.is_lost:
             self.is_lost = False
-            _log.info(observability.LEASE_GAINED, replica_id=self._replica_id)
+            _log.info(log_events.LEASE_GAINED, replica_id=self._replica_id)
         self.has_beaten.set()
 
     def _note_loss(self, error: Exception) -> None:
         if not self.is_lost:
             self.is_lost = True
-            _log.warning(observability.FEED_LOST, replica_id=self._replica_id, error=str(error) or "no answer in time")
+            _log.warning(log_events.FEED_LOST, replica_id=self._replica_id, error=str(error) or "no answer in time")

@@ -11,7 +11,7 @@ from latchgate_server.core.limit_stores import Charged
 from latchgate_server.core.model import DenialReason
 from latchgate_server.core.ports import Clock
 from latchgate_server.core.rate import admits, remaining, retry_after
-from latchgate_server.observability import SpanName
+from latchgate_server.spans import SpanName
 from latchgate_server.verify.quotas import Borrowed, Quotas
 from latchgate_server.verify.rates import LocalRates, Wait
 from latchgate_server.verify.shared_rates import SharedRates

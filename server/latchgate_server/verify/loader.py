@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from latchgate_server import observability, tracing
 from latchgate_server.core.errors import CannotDecide, Overloaded
 from latchgate_server.core.ports import Reader
-from latchgate_server.observability import SpanName
+from latchgate_server.spans import SpanName
 from latchgate_server.verify.cache import Entry, RecordCache
 from latchgate_server.verify.waiting import fail
 

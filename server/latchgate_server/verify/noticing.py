@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import structlog
 
-from latchgate_server import observability
+from latchgate_server import log_events, observability
 from latchgate_server.core import bounds
 from latchgate_server.core.model import DenialReason
 from latchgate_server.core.ports import Clock
@@ -60,11 +60,11 @@ class Noticing:
         """Take what writing brought to light."""
         for source in written.new_sources:
             observability.NEW_SOURCES.inc()
-            self._tell(observability.NEW_SOURCE, key_id=source.key_id, client_ip=source.client_ip)
+            self._tell(log_events.NEW_SOURCE, key_id=source.key_id, client_ip=source.client_ip)
         for awakening in written.awakenings:
             observability.DORMANT_KEYS_USED.inc()
             slept_since = awakening.slept_since.isoformat()
-            self._tell(observability.DORMANT_KEY_USED, key_id=awakening.key_id, slept_since=slept_since)
+            self._tell(log_events.DORMANT_KEY_USED, key_id=awakening.key_id, slept_since=slept_since)
 
     def _count_failure(self, reason: DenialReason, key_id: str, client_ip: str) -> None:
         which = (reason, key_id, client_ip[: bounds.CLIENT_ADDRESS_LENGTH])
@@ -84,7 +84,7 @@ class Noticing:
         if count + 1 == BURST:
             observability.WRONG_SECRET_BURSTS.inc()
             self._tell(
-                observability.WRONG_SECRET_BURST,
+                log_events.WRONG_SECRET_BURST,
                 key_id=key_id,
                 client_ip=kept(client_ip, bounds.CLIENT_ADDRESS_LENGTH),
                 wrong_secrets=BURST,
@@ -101,7 +101,7 @@ class Noticing:
         self._tell_failures(self._failures)
         for event, count in self._lines.items():
             if count > LINES:
-                _log.warning(observability.EVENTS_SUPPRESSED, of=event, count=count - LINES)
+                _log.warning(log_events.EVENTS_SUPPRESSED, of=event, count=count - LINES)
         self._failures = Counter()
         self._lines = Counter()
         self._period_began = self._clock.monotonic()
@@ -110,11 +110,11 @@ class Noticing:
         ranked = Counter(failures).most_common()
         for (reason, key_id, client_ip), count in ranked[:LINES]:
             _log.warning(
-                observability.AUTHENTICATION_FAILED,
+                log_events.AUTHENTICATION_FAILED,
                 denial_reason=reason.name,
                 key_id=key_id,
                 client_ip=kept(client_ip, bounds.CLIENT_ADDRESS_LENGTH),
                 count=count,
             )
         if rest := sum(count for _, count in ranked[LINES:]):
-            _log.warning(observability.EVENTS_SUPPRESSED, of=observability.AUTHENTICATION_FAILED, count=rest)
+            _log.warning(log_events.EVENTS_SUPPRESSED, of=log_events.AUTHENTICATION_FAILED, count=rest)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from latchgate_server import observability
+from latchgate_server import log_events, observability
 from latchgate_server.core.ports import Clock
 from latchgate_server.verify.feed import Feed
 
@@ -44,9 +44,9 @@ class Outage:
         observability.STALE_DECISIONS.inc()
         if not self._announced:
             self._announced = True
-            _log.warning(observability.SERVING_STALE, for_at_most_seconds=self._max_staleness)
+            _log.warning(log_events.SERVING_STALE, for_at_most_seconds=self._max_staleness)
 
     def _note_end(self) -> None:
         if self._announced:
             self._announced = False
-            _log.info(observability.SERVING_FRESH)
+            _log.info(log_events.SERVING_FRESH)

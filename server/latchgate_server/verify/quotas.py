@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from latchgate_server import observability
+from latchgate_server import log_events, observability
 from latchgate_server.core import bounds
 from latchgate_server.core.charging import HeldQuota
 from latchgate_server.core.errors import CannotDecide, Overloaded
@@ -226,7 +226,7 @@ class Quotas:
                 await self._ledger.take_back(unspent[start : start + _BATCH])
             except CannotDecide as error:
                 # It may have worked or not: to try again could give back twice.
-                _log.warning(observability.QUOTA_PORTIONS_LOST, error=str(error))
+                _log.warning(log_events.QUOTA_PORTIONS_LOST, error=str(error))
 
 
 def _refuses(borrowed: Borrowed, cost: int, now: float) -> bool:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import structlog
 
-from latchgate_server import observability, tracing
+from latchgate_server import log_events, observability, tracing
 from latchgate_server.core.charging import Limits
 from latchgate_server.core.errors import CannotDecide, StoreUnavailable
 from latchgate_server.core.limit_stores import Charged, RateStore
 from latchgate_server.core.ports import Clock
-from latchgate_server.observability import SpanName
+from latchgate_server.spans import SpanName
 
 _RETRY_SECONDS = 1.0
 
@@ -66,7 +66,7 @@ class SharedRates:
         observability.LIMIT_STORE_LOSSES.inc()
         observability.LIMIT_STORE_UP.set(0)
         if node not in self._lost:
-            _log.warning(observability.LIMIT_STORE_LOST, node=node, error=str(error), denying=self._deny_on_loss)
+            _log.warning(log_events.LIMIT_STORE_LOST, node=node, error=str(error), denying=self._deny_on_loss)
         self._lost[node] = self._clock.monotonic() + _RETRY_SECONDS
 
     def _note_answer(self, node: str) -> None:
@@ -75,6 +75,6 @@ class SharedRates:
         found = [lost for lost in self._lost if lost == node or lost not in nodes]
         for lost in found:
             del self._lost[lost]
-            _log.info(observability.LIMIT_STORE_FOUND, node=lost)
+            _log.info(log_events.LIMIT_STORE_FOUND, node=lost)
         if not self._lost:
             observability.LIMIT_STORE_UP.set(1)

@@ -17,7 +17,7 @@ from typing import Protocol
 
 import structlog
 
-from latchgate_server import observability
+from latchgate_server import log_events, observability
 from latchgate_server.core import bounds
 from latchgate_server.core.errors import CannotDecide
 from latchgate_server.core.model import DenialReason, Identity, Question
@@ -120,7 +120,7 @@ class UsageCollector:
                     await self._clock.sleep(0.1)
                 await self._writer.leave()
         except (TimeoutError, CannotDecide):
-            _log.error(observability.USAGE_LOST, keys=len(self._batch) + len(self._tallies))
+            _log.error(log_events.USAGE_LOST, keys=len(self._batch) + len(self._tallies))
 
     async def flush(self) -> bool:
         """Write what was collected before this call. False where the database did not take all of it."""
@@ -166,16 +166,16 @@ class UsageCollector:
         except CannotDecide as error:
             if not self._is_delayed:
                 self._is_delayed = True
-                _log.warning(observability.USAGE_DELAYED, error=str(error))
+                _log.warning(log_events.USAGE_DELAYED, error=str(error))
             return False
         except Exception as error:  # noqa: BLE001 - a batch that can never be written must not hold up all others
-            _log.error(observability.INTERNAL_ERROR, task="usage", exc_info=error)
+            _log.error(log_events.INTERNAL_ERROR, task="usage", exc_info=error)
             observability.USAGE_DROPPED.labels("batch").inc(len(self._batch))
             self._batch = ()
             return True
         if self._is_delayed:
             self._is_delayed = False
-            _log.info(observability.USAGE_CAUGHT_UP)
+            _log.info(log_events.USAGE_CAUGHT_UP)
         batch, self._batch = self._batch, ()
         self._notices.note_written(written)
         await self._trim(batch, written)
