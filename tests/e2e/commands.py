@@ -7,13 +7,13 @@ import os
 import pty
 import re
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from tests.support.quick_cli import quick_latchgate
 from tests.support.server import run_command
 
 DONE, FAILED, USAGE, DENIED = 0, 1, 2, 3
@@ -100,7 +100,7 @@ def on_terminal(cli: Cli, *arguments: str, typed: str = "", columns: int = 80) -
     """Run a command on a terminal of its own, and type once it has asked something."""
     master, slave = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "latchgate_server", *arguments],
+        [str(quick_latchgate()), *arguments],
         env=cli.env | {"COLUMNS": str(columns), "TERM": "xterm-256color"},
         stdin=slave,
         stdout=slave,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from latchgate.v1 import admin_service_pb2
 from tests.e2e.commands import FAILED, KEY_STRING, TRAVELLED, USAGE, Cli, NewKey, on_terminal
+from tests.support.quick_cli import quick_latchgate
 
 CLI = Path(__file__).parents[2] / "server/latchgate_server/cli"
 
@@ -136,10 +136,9 @@ def test_revoking_in_bulk_takes_the_filters_of_lists(cli: Cli, new_key: NewKey, 
         ("keys list --expires", ["--expires-before"]),
     ],
 )
-def test_bash_completes_what_is_typed(tmp_path: Path, typed: str, offered: list[str]) -> None:
-    (tmp_path / "latchgate").symlink_to(Path(sys.executable).with_name("latchgate"))
+def test_bash_completes_what_is_typed(typed: str, offered: list[str]) -> None:
     script = f"""
-        PATH={tmp_path}:$PATH
+        PATH={quick_latchgate().parent}:$PATH
         eval "$(latchgate --show-completion bash)"
         IFS=' ' read -ra COMP_WORDS <<< "latchgate {typed}"
         [[ "{typed}" == *' ' ]] && COMP_WORDS+=('')

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import asyncpg
 
 from tests.e2e.commands import make_key, run
+from tests.support.quick_cli import quick_latchgate
 from tests.support.server import run_command
 from tests.support.waiting import wait_until
 
@@ -96,7 +96,7 @@ def test_a_rotation_is_watched_until_the_old_key_can_go_unnoticed(
     wait_until(lambda: "1 within the last hour" in run("keys", "rotation", old, env=env), 10.0)
     told = run("keys", "rotation", old, env=env)
     assert "The new key was not used with success within the last day." in told
-    command = [sys.executable, "-m", "latchgate_server", "keys", "rotation", old, "--watch"]
+    command = [str(quick_latchgate()), "keys", "rotation", old, "--watch"]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
         assert watching.stdout is not None
         assert "safe to revoke: no" in watching.stdout.readline()
