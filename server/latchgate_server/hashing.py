@@ -17,34 +17,31 @@ database and the pepper to guess a weak one. Every comparison takes the same tim
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from functools import lru_cache, partial
 
 from argon2 import Type
 from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
 from argon2.low_level import hash_secret, verify_secret
 
-from latchgate_server import observability, tracing
+from latchgate_server import observability
 from latchgate_server.core import bounds, key_format
 from latchgate_server.core.errors import CannotDecide, Overloaded, PepperMissing
 from latchgate_server.core.imported import digest_form
+from latchgate_server.core.keyed_hash import KeyedHash
 from latchgate_server.core.model import HashProfile, SecretHash
 from latchgate_server.core.ports import Entropy
-from latchgate_server.spans import SpanName
-
-_T = TypeVar("_T")
+from latchgate_server.hash_threads import HashThreads
 
 PEPPER_BYTES = 32
-QUEUE_LENGTH = 1_024
 _SALT_BYTES = 16
 _HASH_BYTES = 32
 _TAG_BYTES = 4
+_KEY_IDS_REMEMBERED = 1_024
 _DERIVE = b"\0latchgate "  # no key string holds a NUL, so no secret is ever hashed to a derived key
 
 
@@ -71,14 +68,15 @@ PROFILES = {
 class Pepper:
     """One secret of the deployment's, which the database never sees, and what is derived from it."""
 
-    __slots__ = ("_import_key", "_secret", "_tag_key", "pepper_id")
+    __slots__ = ("_apply", "_import_key", "_secret", "_tag", "pepper_id")
 
     def __init__(self, secret: bytes) -> None:
         """secret: PEPPER_BYTES or more. Raises ValueError for less."""
         if len(secret) < PEPPER_BYTES:
             raise ValueError(f"a pepper needs {PEPPER_BYTES} bytes or more")
         self._secret = secret
-        self._tag_key = self.derive("secret tag")
+        self._apply = KeyedHash(secret)
+        self._tag = KeyedHash(self.derive("secret tag"))
         self._import_key = self.derive("imported credential")
         self.pepper_id = self.derive("pepper id")[:8].hex()
 
@@ -91,11 +89,11 @@ class Pepper:
 
     def apply(self, secret: str) -> bytes:
         """What Argon2 is given in place of the secret."""
-        return hmac.digest(self._secret, secret.encode(), "sha256")
+        return self._apply.digest(secret.encode())
 
     def tag(self, key_id: str, secret: str) -> bytes:
         """The 32 bits that refuse nearly every wrong secret."""
-        return hmac.digest(self._tag_key, f"{key_id}.{secret}".encode(), "sha256")[:_TAG_BYTES]
+        return self._tag.digest(f"{key_id}.{secret}".encode())[:_TAG_BYTES]
 
     def form(self, sha256: bytes) -> str:
         """What a credential with this SHA-256 is found by."""
@@ -141,16 +139,17 @@ class SecretHasher:
         """tag_key: keys the tag in key ids. threads: how many hashes are made at once; None: one for each processor."""
         self._peppers = peppers
         self._tag_key = tag_key
+        # A first call asks about its key id more than once.
+        self._is_genuine = lru_cache(_KEY_IDS_REMEMBERED)(partial(key_format.is_genuine_key_id, tag_key=tag_key))
         self._entropy = entropy
         self._memory_digest = hashlib.blake2b(digest_size=16, key=entropy.bytes(32))
-        self._threads = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="argon2")
-        self._queued = 0
+        self._threads = HashThreads(threads or os.cpu_count() or 1)
         self._imported = 0
 
     @property
     def waiting(self) -> int:
         """How many secrets Argon2 works on, or wait for it."""
-        return self._queued
+        return self._threads.waiting
 
     def make_credential(self, prefix: str) -> NewCredential:
         """A new credential, with 16 random symbols in its id and 256 random bits in its secret."""
@@ -159,13 +158,15 @@ class SecretHasher:
 
     def is_genuine_key_id(self, key_id: str) -> bool:
         """Whether this deployment issued the key id, as far as arithmetic can tell."""
-        return key_format.is_genuine_key_id(key_id, self._tag_key)
+        return self._is_genuine(key_id)
 
     async def seal(self, key_id: str, secret: str, profile: HashProfile) -> SecretHash:
         """What to store of a secret. Raises Overloaded."""
         pepper, parameters = self._peppers.current, PROFILES[profile]
         salt = self._entropy.bytes(_SALT_BYTES)
-        phc = await self._in_pool(lambda: _argon2id(pepper.apply(secret), salt, parameters))
+        phc = await self._threads.run(
+            lambda: _argon2id(pepper.apply(secret), salt, parameters), is_short=profile is HashProfile.GENERATED
+        )
         tag = pepper.tag(key_id, secret) if profile is HashProfile.GENERATED else None
         return SecretHash(profile=profile, pepper_id=pepper.pepper_id, phc=phc, tag=tag)
 
@@ -198,7 +199,7 @@ class SecretHasher:
             return False
         if sealed.profile is HashProfile.GENERATED:
             pepper = self._peppers.get(sealed.pepper_id)
-            return await self._in_pool(lambda: _argon2_verifies(sealed.phc, pepper.apply(secret)))
+            return await self._threads.run(lambda: _argon2_verifies(sealed.phc, pepper.apply(secret)), is_short=True)
         return await self._proves_imported(secret, sealed)
 
     async def _proves_imported(self, secret: str, sealed: SecretHash) -> bool:
@@ -215,7 +216,7 @@ class SecretHasher:
             raise Overloaded("too many imported secrets are being verified at once", retry_after=1.0)
         self._imported += 1
         try:
-            return await self._in_pool(lambda: _argon2_verifies(sealed.phc, given))
+            return await self._threads.run(lambda: _argon2_verifies(sealed.phc, given), is_short=False)
         finally:
             self._imported -= 1
 
@@ -242,18 +243,7 @@ class SecretHasher:
 
     def close(self) -> None:
         """Let the threads end."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-    async def _in_pool(self, work: Callable[[], _T]) -> _T:
-        if self._queued >= QUEUE_LENGTH:
-            observability.HASHES_REFUSED.inc()
-            raise Overloaded("too many secrets are being hashed at once", retry_after=1.0)
-        self._queued += 1
-        try:
-            with tracing.span(SpanName.HASH_SECRET), observability.HASH_SECONDS.time():
-                return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-        finally:
-            self._queued -= 1
+        self._threads.close()
 
 
 def _argon2id(secret: bytes, salt: bytes, parameters: Argon2Parameters) -> str:

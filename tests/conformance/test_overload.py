@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import grpc
@@ -25,6 +26,7 @@ from tests.support.server import ServerProcess
 
 CALLS = 400
 BUSY_SECONDS = 0.002
+DEADLINE_SECONDS = 20.0
 OVERLOADED = (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
 PATH = f"/{VERIFY_SERVICE}/Verify"
 REQUEST = VerifyRequest(key="x").SerializeToString()
@@ -35,6 +37,9 @@ class Slow:
 
     def __init__(self) -> None:
         self.go_on = asyncio.Event()
+        self.turn = 0
+        self.begun: list[int] = []
+        self.remaining: list[float] = []
         self.server = Server(
             Listener("127.0.0.1:0", Transport.NATIVE, reuse_port=False), VERIFY_SERVICE, clock=SystemClock()
         )
@@ -51,7 +56,14 @@ class Slow:
     async def _verify(self, _request: bytes, _context: Any) -> bytes:
         raise AssertionError("it is answered at once")
 
-    async def _wait(self, request: bytes, _context: Any) -> bytes:
+    def take_turn(self) -> None:
+        """Count the turns of the event loop from now on."""
+        self.turn += 1
+        asyncio.get_running_loop().call_soon(self.take_turn)
+
+    async def _wait(self, request: bytes, context: Any) -> bytes:
+        self.begun.append(self.turn)
+        self.remaining.append(context.time_remaining())
         await self.go_on.wait()
         return request
 
@@ -116,6 +128,52 @@ async def test_after_the_burst_everybody_is_served_again(slow: Slow) -> None:
         verify: Any = channel.unary_unary(PATH)
         for _ in range(20):
             assert await verify(REQUEST, timeout=10) == REQUEST
+
+
+def send_together(slow: Slow, channel: grpc.Channel, count: int) -> list[Any]:
+    """So many calls that have to wait. All of them arrive before one is taken up, as this holds the event loop."""
+    server: Any = slow.server.registrar
+    wait: Any = channel.unary_unary(f"/{VERIFY_SERVICE}/BatchVerify")
+    until = time.monotonic() + DEADLINE_SECONDS
+    calls = [wait.future(REQUEST, timeout=DEADLINE_SECONDS) for _ in range(count)]
+    while server._arrived < count:
+        assert time.monotonic() < until
+        time.sleep(0.001)
+    return calls
+
+
+async def ends(calls: Sequence[Any]) -> list[bytes]:
+    """What they came to."""
+    return await asyncio.to_thread(lambda: [call.result(timeout=DEADLINE_SECONDS) for call in calls])
+
+
+async def test_calls_that_have_to_wait_are_begun_a_few_in_each_turn_of_the_event_loop(slow: Slow) -> None:
+    slow.go_on.set()
+    with grpc.insecure_channel(slow.server.address) as channel:
+        calls = send_together(slow, channel, 64)
+        slow.take_turn()
+        assert await ends(calls) == [REQUEST] * 64
+    assert max(Counter(slow.begun).values()) == native.BEGUN_AT_ONCE, "what memory can answer comes in between"
+
+
+async def test_what_a_call_waited_for_its_turn_is_taken_off_its_deadline(slow: Slow) -> None:
+    slow.go_on.set()
+    with grpc.insecure_channel(slow.server.address) as channel:
+        calls = send_together(slow, channel, 1)
+        time.sleep(0.5)
+        await ends(calls)
+    assert slow.remaining[0] <= DEADLINE_SECONDS - 0.5
+
+
+async def test_what_was_taken_up_before_the_end_is_served(slow: Slow) -> None:
+    slow.go_on.set()
+    with grpc.insecure_channel(slow.server.address) as channel:
+        calls = send_together(slow, channel, 64)
+        server: Any = slow.server.registrar
+        while not server._to_begin:
+            await asyncio.sleep(0)
+        await server.stop(10)
+        assert await ends(calls) == [REQUEST] * 64
 
 
 async def test_calls_that_wait_do_not_keep_others_from_being_answered(

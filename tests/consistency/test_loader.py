@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
@@ -140,6 +141,26 @@ async def test_a_caller_that_gives_up_does_not_take_the_others_answer(world: Wor
         query.finish()
     assert (await others[1]).revision == 1
     assert others[0].cancelled()
+
+
+async def test_the_callers_of_one_query_go_on_a_few_at_a_time_and_others_come_in_between(world: World) -> None:
+    loop, turn, went_on = asyncio.get_running_loop(), 0, list[int]()
+
+    def take_turn() -> None:
+        nonlocal turn
+        turn += 1
+        loop.call_soon(take_turn)
+
+    async def call(key_id: str) -> None:
+        await world.loader.load(key_id)
+        went_on.append(turn)
+
+    calls = [loop.create_task(call(f"key-{number}")) for number in range(100)]
+    await settle()
+    world.database.queries[0].finish()
+    loop.call_soon(take_turn)
+    await asyncio.gather(*calls)
+    assert max(Counter(went_on).values()) == loader_module.ANSWERED_AT_ONCE
 
 
 async def test_a_failure_reaches_every_caller_and_the_next_call_tries_again(world: World) -> None:

@@ -267,4 +267,4 @@ def test_a_digest_is_worthless_without_the_pepper(monkeypatch: pytest.MonkeyPatc
 
 def test_the_key_of_digests_is_no_other_key() -> None:
     pepper = Pepper(bytes(32))
-    assert len({pepper._import_key, pepper._tag_key, pepper._secret, pepper.derive("audit chain")}) == 4
+    assert len({pepper._import_key, pepper.derive("secret tag"), pepper._secret, pepper.derive("audit chain")}) == 4

@@ -16,7 +16,7 @@ from argon2.low_level import hash_secret, verify_secret
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latchgate_server import hashing
+from latchgate_server import hash_threads, hashing
 from latchgate_server.core.errors import CannotDecide, Overloaded, PepperMissing
 from latchgate_server.core.key_format import render_key_id, render_secret
 from latchgate_server.core.model import HashProfile, SecretHash
@@ -233,7 +233,7 @@ async def test_beyond_the_queues_bound_the_answer_is_overloaded_and_nothing_is_h
         return "hash"
 
     monkeypatch.setattr(hashing, "_argon2id", slow)
-    monkeypatch.setattr(hashing, "QUEUE_LENGTH", 3)
+    monkeypatch.setattr(hash_threads, "QUEUE_LENGTH", 3)
     waiting = [asyncio.ensure_future(hasher.seal(KEY_ID, SECRET, HashProfile.GENERATED)) for _ in range(3)]
     await asyncio.sleep(0)
     with pytest.raises(Overloaded) as caught:
@@ -250,7 +250,7 @@ async def test_who_gives_up_waiting_leaves_its_place_to_others(monkeypatch: pyte
     hasher = hasher_with(NEW, threads=1)
     release = threading.Event()
     monkeypatch.setattr(hashing, "_argon2id", lambda *_: "hash" if release.wait() else "")
-    monkeypatch.setattr(hashing, "QUEUE_LENGTH", 2)
+    monkeypatch.setattr(hash_threads, "QUEUE_LENGTH", 2)
     waiting = [asyncio.ensure_future(hasher.seal(KEY_ID, SECRET, HashProfile.GENERATED)) for _ in range(2)]
     await asyncio.sleep(0)
     waiting[1].cancel()

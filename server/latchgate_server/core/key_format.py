@@ -16,9 +16,11 @@ from __future__ import annotations
 import hmac
 import re
 import zlib
+from functools import lru_cache
 from typing import NamedTuple
 
 from latchgate_server.core import bounds
+from latchgate_server.core.keyed_hash import KeyedHash
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 # Two digits in one step: each key id is looked at before anything else is.
@@ -109,8 +111,11 @@ def render_secret(key_id: str, entropy: bytes) -> str:
     return random + _checksum(f"{key_id}.{random}")
 
 
+_keyed = lru_cache(maxsize=4)(KeyedHash)  # there is one tag key for the life of a deployment
+
+
 def _tag(stem: str, tag_key: bytes) -> str:
-    number = int.from_bytes(hmac.digest(tag_key, stem.encode(), "sha256")[:8])
+    number = int.from_bytes(_keyed(tag_key).digest(stem.encode())[:8])
     return _base62(number % 62**_CHECK_LENGTH, _CHECK_LENGTH)
 
 

@@ -59,8 +59,7 @@ class VerifyServicer:
         try:
             if self._callers is not None:
                 await self._callers.admit(context)
-            response = _from_memory(self._noting, request)
-            return await _verify(self._noting, request) if response is None else response
+            return await _verify(self._noting, request)
         except Exception as error:  # noqa: BLE001 - whatever it is, no client sees a stack trace
             return await fail(context, "Verify", error, self._request_ids)
 
