@@ -247,24 +247,22 @@ def test_the_access_log_takes_the_share_that_is_asked_for(deployment: Deployment
         assert 99 <= sum('"event": "decision"' in line for line in process.log) <= 101
 
 
-def test_what_stands_out_is_logged(deployment: Deployment, key: pb.CreateKeyResponse) -> None:
-    """By a server of its own: each logs no more than a few lines of a kind in ten seconds."""
+def test_what_stands_out_is_logged(deployment: Deployment, lasting: ServerProcess, key: pb.CreateKeyResponse) -> None:
+    verify = Verify(lasting.verify_address)
     key_id = key.key.key_id
-    with ServerProcess(deployment.url, {"lease": LEASE}) as process:
-        verify = Verify(process.verify_address)
-        verify(key.key_string, client_ip="198.51.100.1")
-        deployment.wait_until_counted(key_id, 1)
-        deployment.value(
-            "UPDATE key_last_uses SET time = now() - interval '31 days'"
-            " WHERE key_number = (SELECT number FROM keys WHERE key_id = $1) RETURNING 1",
-            key_id,
-        )
-        verify(key.key_string, client_ip="198.51.100.2")
-        told = {event: process.wait_for(event) for event in ("new_source", "dormant_key_used")}
-        assert {event["key_id"] for event in told.values()} == {key_id}
-        assert told["new_source"]["client_ip"] == "198.51.100.2"
-        for _ in range(30):
-            verify(f"{key_id}.{'x' * 49}", client_ip="203.0.113.9")
-        burst = process.wait_for("wrong_secret_burst")
-        assert (burst["key_id"], burst["client_ip"], burst["wrong_secrets"]) == (key_id, "203.0.113.9", 20)
-        verify.close()
+    verify(key.key_string, client_ip="198.51.100.1")
+    deployment.wait_until_counted(key_id, 1)
+    deployment.value(
+        "UPDATE key_last_uses SET time = now() - interval '31 days'"
+        " WHERE key_number = (SELECT number FROM keys WHERE key_id = $1) RETURNING 1",
+        key_id,
+    )
+    verify(key.key_string, client_ip="198.51.100.2")
+    told = {event: lasting.wait_for(event) for event in ("new_source", "dormant_key_used")}
+    assert {event["key_id"] for event in told.values()} == {key_id}
+    assert told["new_source"]["client_ip"] == "198.51.100.2"
+    for _ in range(30):
+        verify(f"{key_id}.{'x' * 49}", client_ip="203.0.113.9")
+    burst = lasting.wait_for("wrong_secret_burst")
+    assert (burst["key_id"], burst["client_ip"], burst["wrong_secrets"]) == (key_id, "203.0.113.9", 20)
+    verify.close()

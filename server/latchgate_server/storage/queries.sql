@@ -545,12 +545,12 @@ DELETE FROM usage_writers WHERE update_time < now() - interval '1 day'
 
 -- name: add_key_usage
 -- Counts decisions about keys: key ids, hours since 1970, outcomes, counts. Here and below, rows are locked in the order
--- of their keys, so that two writers cannot wait for each other.
+-- of their keys' ids, which is that of the statements of a batch as well: so two writers cannot wait for each other.
 INSERT INTO key_usage AS u (key_number, hour, outcome, count)
 SELECT k.number, to_timestamp(n.hour * 3600.0), n.outcome, n.count
 FROM unnest($1::text[], $2::bigint[], $3::smallint[], $4::bigint[]) AS n (key_id, hour, outcome, count)
 JOIN keys AS k ON k.key_id = n.key_id
-ORDER BY k.number, n.hour, n.outcome
+ORDER BY k.key_id COLLATE "C", n.hour, n.outcome
 ON CONFLICT (key_number, hour, outcome) DO UPDATE SET count = u.count + excluded.count
 
 -- name: add_tenant_usage
@@ -559,7 +559,7 @@ INSERT INTO tenant_usage AS u (tenant_number, hour, outcome, count)
 SELECT t.number, to_timestamp(n.hour * 3600.0), n.outcome, n.count
 FROM unnest($1::text[], $2::bigint[], $3::smallint[], $4::bigint[]) AS n (tenant_id, hour, outcome, count)
 JOIN tenants AS t ON t.tenant_id = n.tenant_id
-ORDER BY t.number, n.hour, n.outcome
+ORDER BY t.tenant_id COLLATE "C", n.hour, n.outcome
 ON CONFLICT (tenant_number, hour, outcome) DO UPDATE SET count = u.count + excluded.count
 
 -- name: renew_last_uses
@@ -577,7 +577,7 @@ WITH told AS MATERIALIZED (
                                     busy_hour, busy_uses, busy_before, busy_step)
     SELECT number, tenant_id, true, last, date_trunc('hour', last), client_ip, user_name, user_agent,
            busy_hour, busy_uses, busy_before, {busy_step}
-    FROM told ORDER BY number
+    FROM told ORDER BY key_id COLLATE "C"
     ON CONFLICT (key_number) DO UPDATE
     SET used = true,
         -- Another writer may have told of a later use already.
@@ -611,7 +611,7 @@ WITH told AS MATERIALIZED (
     JOIN keys AS k ON k.key_id = n.key_id
 ), added AS (
     INSERT INTO key_sources AS s (key_number, client_ip, first_time, last_time, count)
-    SELECT number, client_ip, first, last, count FROM told ORDER BY number, client_ip
+    SELECT number, client_ip, first, last, count FROM told ORDER BY key_id COLLATE "C", client_ip
     ON CONFLICT (key_number, client_ip) DO UPDATE
     SET first_time = least(s.first_time, excluded.first_time), last_time = greatest(s.last_time, excluded.last_time),
         count = s.count + excluded.count
