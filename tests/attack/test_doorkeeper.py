@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -51,6 +52,14 @@ async def is_served(channel: grpc.aio.Channel) -> bool:
     return bool(response.status == SERVING)
 
 
+async def is_cut_off(address: str) -> bool:
+    """Whether a connection is that has sent much, and was told next to nothing."""
+    with await asyncio.to_thread(Wire, address) as wire:
+        wire.send(frame(HEADERS, END_HEADERS, 1, call_headers(VERIFY)))
+        wire.send(b"".join(frame(0, 0, 1, bytes(8_000)) for _ in range(4)))
+        return await asyncio.to_thread(wire.is_closed, SECONDS)
+
+
 async def until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(SECONDS):
         while not holds():
@@ -84,11 +93,19 @@ async def test_who_says_half_of_something_goes_and_who_is_answered_stays(transpo
 async def test_a_connection_that_holds_memory_for_nothing_is_cut_off_at_once(transport: str) -> None:
     async with guarded(transport, memory=1) as server, grpc.aio.insecure_channel(server.address) as good:
         assert await is_served(good)
-        wire = await asyncio.to_thread(Wire, server.address)
-        with wire:
-            wire.send(frame(HEADERS, END_HEADERS, 1, call_headers(VERIFY)))
-            wire.send(b"".join(frame(0, 0, 1, bytes(8_000)) for _ in range(4)))
-            assert await asyncio.to_thread(wire.is_closed, SECONDS)
+        assert await is_cut_off(server.address)
+        assert await is_served(good)
+
+
+async def test_where_memory_will_be_short_in_a_moment_who_holds_it_for_nothing_is_cut_off_already(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mark = 2**30
+    taken = itertools.cycle([mark // 2, mark * 7 // 8])
+    monkeypatch.setattr(doorkeeper_module, "_taken", lambda: next(taken))
+    async with guarded("native", memory=mark) as server, grpc.aio.insecure_channel(server.address) as good:
+        assert await is_served(good)
+        assert await is_cut_off(server.address)
         assert await is_served(good)
 
 

@@ -5,9 +5,10 @@ connections, and native not even the length of a message. So somebody looks, sev
 
 - Where a port has too many connections, those go to which the server has had nothing to say for the longest: they said
   nothing, or half of something. Who is being answered stays, and there is always room for another.
-- Where the process takes more memory than it may, those are cut off at once that sent far more than they were
-  answered. Where it still does seconds later, everybody is sent away: what is held for a connection goes with it, and
-  whoever meant no harm comes back. Where that does not help either, it is not strangers who take it, and it is let be.
+- Where the process takes more memory than it may, or is about to, those are cut off at once that sent far more than
+  they were answered. Where it still does seconds later, everybody is sent away: what is held for a connection goes with
+  it, and whoever meant no harm comes back. Where that does not help either, it is not strangers who take it, and it is
+  let be.
 
 Who is sent away finishes the calls under way first (GOAWAY), and is cut off a second later; over TLS, where nothing can
 be written between the transport's own words, there is that second alone. On Linux; elsewhere nobody looks.
@@ -20,7 +21,9 @@ import os
 import resource
 import socket
 import struct
-from collections.abc import Collection, Iterator, Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +33,7 @@ import structlog
 
 from latchgate_server import log_events, observability
 from latchgate_server.core.ports import Clock
-from latchgate_server.transport.sockets import POSSIBLE, descriptors, say_goodbye, sockets
+from latchgate_server.transport.sockets import POSSIBLE, descriptors, discard, say_goodbye, socket_at, sockets
 
 CONNECTIONS = 4_096
 """To a port. More than that and it is brought down to seven eighths of it."""
@@ -45,6 +48,8 @@ _ONE_SIDED = 64
 _LITTLE = 4 * 1_024
 _MORE = 64 * 1_024 * 1_024
 _STATM = Path("/proc/self/statm")
+_FORESIGHT_SECONDS = 0.5
+"""For how long memory goes on growing once somebody is cut off: what the transport has read, it takes apart first."""
 _QUIET_SECONDS = 60.0
 _PATIENCE_SECONDS = 3.0
 
@@ -57,8 +62,12 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class _Connection:
-    """inode: its name. unanswered: seconds since the server last said something. received, sent: bytes."""
+    """descriptor: the transport's. inode: its name, which another at that descriptor does not have.
 
+    unanswered: seconds since the server last said something. received, sent: bytes.
+    """
+
+    descriptor: int
     inode: int
     unanswered: float = 0.0
     received: int = 0
@@ -81,7 +90,8 @@ class Doorkeeper:
         self._memory = memory
         self._encrypted = encrypted
         self._connections = connections
-        self._leaving: set[int] = set()
+        self._leaving: list[_Connection] = []
+        self._looked, self._had = clock.monotonic(), _taken()
         self._gave_back = -_QUIET_SECONDS
         self._counted = self._short_since = -_QUIET_SECONDS
         self._sent_all_away = False
@@ -89,29 +99,44 @@ class Doorkeeper:
         self._told_of: dict[str, float] = {}
 
     async def run(self) -> None:
-        """Look, until cancelled."""
-        while True:
-            await self._clock.sleep(LOOK_SECONDS)
+        """Look, until cancelled. In a thread of its own: an event loop that has much to do would look too late."""
+        ended = threading.Event()
+        thread = ThreadPoolExecutor(1, thread_name_prefix="doorkeeper")
+        try:
+            await asyncio.get_running_loop().run_in_executor(thread, self._keep_looking, ended)
+        finally:
+            ended.set()
+            thread.shutdown(wait=False)
+
+    def _keep_looking(self, ended: threading.Event) -> None:
+        while not ended.wait(LOOK_SECONDS):
             now = self._clock.monotonic()
             taken = _taken()
+            foreseen = self._foresee(now, taken)
             if taken <= self._memory:
                 self._short_since, self._sent_all_away, self._let_be = now, False, 0
-            is_short = taken > max(self._memory, self._let_be)
+            is_short = foreseen > max(self._memory, self._let_be)
             is_time = now >= self._counted + COUNT_SECONDS
             if is_time:
                 self._counted = now
             if is_short or (is_time and (self._leaving or descriptors() > self._connections)):
                 with suppress(OSError):  # such as no descriptor left to look with; somebody closes one in time
-                    await asyncio.to_thread(self._look, now, taken if is_short else 0, is_time)
+                    self._look(now, foreseen if is_short else 0, is_time)
 
-    def _look(self, now: float, taken: int, is_time: bool) -> None:
+    def _foresee(self, now: float, taken: int) -> int:
+        """What will be taken by the time that cutting somebody off has helped, if memory grows on as it just did."""
+        growth = max(0, taken - self._had) / max(now - self._looked, LOOK_SECONDS)
+        self._looked, self._had = now, taken
+        return taken + int(_FORESIGHT_SECONDS * growth)
+
+    def _look(self, now: float, foreseen: int, is_time: bool) -> None:
         if is_time:
             self._cut_off(self._leaving)
-            self._leaving = set()
+            self._leaving = []
             for address in self._addresses:
                 self._thin_out(address, now)
-        if taken:
-            self._make_room(now, taken)
+        if foreseen:
+            self._make_room(now, foreseen)
 
     def _thin_out(self, address: str, now: float) -> None:
         present = list(_connections(address))
@@ -119,25 +144,26 @@ class Doorkeeper:
             return
         present.sort(key=lambda connection: connection.unanswered, reverse=True)
         surplus = present[: len(present) - self._connections * 7 // 8]
-        self._send_away({connection.inode for connection in surplus})
+        self._send_away(surplus)
         self._tell("connections", len(surplus), now)
 
-    def _make_room(self, now: float, taken: int) -> None:
-        if now >= self._gave_back + COUNT_SECONDS:
+    def _make_room(self, now: float, foreseen: int) -> None:
+        is_growing = foreseen > self._had
+        if not is_growing and now >= self._gave_back + COUNT_SECONDS:
             self._gave_back = now
             _give_back()
-            taken = _taken()
-            if taken <= max(self._memory, self._let_be):
+            foreseen = _taken()
+            if foreseen <= max(self._memory, self._let_be):
                 return
         present = [connection for address in self._addresses for connection in _connections(address)]
         hoarders = [connection for connection in present if connection.is_one_sided]
         if hoarders:
             hoarders.sort(key=lambda connection: connection.received - _ONE_SIDED * connection.sent, reverse=True)
-            chosen, freed = set(), 0
+            chosen, freed = [], 0
             for hoarder in hoarders:
-                if freed > 2 * (taken - self._memory):
+                if freed > 2 * (foreseen - self._memory):
                     break
-                chosen.add(hoarder.inode)
+                chosen.append(hoarder)
                 freed += hoarder.received
             self._cut_off(chosen)
             self._tell("memory", len(chosen), now)
@@ -146,30 +172,27 @@ class Doorkeeper:
         if not self._sent_all_away:
             self._sent_all_away = True
             self._short_since = now  # for those who finish what they have begun, and for the memory to come back
-            self._send_away({connection.inode for connection in present})
+            self._send_away(present)
             self._tell("memory", len(present), now)
         else:
-            self._let_be = taken + _MORE
+            self._let_be = foreseen + _MORE
             self._sent_all_away = False
-            _log.warning(log_events.MEMORY_SHORT, taken=taken, memory=self._memory)
+            _log.warning(log_events.MEMORY_SHORT, taken=self._had, memory=self._memory)
 
-    def _send_away(self, chosen: Collection[int]) -> None:
-        self._leaving.update(chosen)
+    def _send_away(self, chosen: Sequence[_Connection]) -> None:
+        self._leaving.extend(chosen)
         if not self._encrypted:
-            for connection in self._find(chosen):
-                say_goodbye(connection)
+            for connection in chosen:
+                with socket_at(connection.descriptor, connection.inode) as found:
+                    if found is not None:
+                        say_goodbye(found)
 
-    def _cut_off(self, chosen: Collection[int]) -> None:
-        for connection in self._find(chosen):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-    def _find(self, chosen: Collection[int]) -> Iterator[socket.socket]:
-        if chosen:
-            for address in self._addresses:
-                for _, connection in sockets(address):
-                    if os.fstat(connection.fileno()).st_ino in chosen:
-                        yield connection
+    def _cut_off(self, chosen: Sequence[_Connection]) -> None:
+        for connection in chosen:
+            with suppress(OSError), socket_at(connection.descriptor, connection.inode) as found:
+                if found is not None:
+                    found.shutdown(socket.SHUT_RDWR)
+                    discard(found)
 
     def _tell(self, cause: Literal["connections", "memory"], count: int, now: float) -> None:
         """Count it, and log it once a minute: strangers must not fill the log."""
@@ -195,15 +218,15 @@ def allowed_connections() -> int:
 
 
 def _connections(address: str) -> Iterator[_Connection]:
-    for _, connection in sockets(address):
+    for descriptor, connection in sockets(address):
         inode = os.fstat(connection.fileno()).st_ino
         if connection.family == socket.AF_UNIX:
-            yield _Connection(inode)
+            yield _Connection(descriptor, inode)
             continue
         told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
         if len(told) == _TCP_INFO.size:
             unanswered, sent, received = _TCP_INFO.unpack(told)
-            yield _Connection(inode, unanswered / 1_000, received, sent)
+            yield _Connection(descriptor, inode, unanswered / 1_000, received, sent)
 
 
 def _taken() -> int:

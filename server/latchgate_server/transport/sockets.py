@@ -14,7 +14,7 @@ import stat
 import sys
 import termios
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 POSSIBLE = sys.platform == "linux"
@@ -22,6 +22,10 @@ POSSIBLE = sys.platform == "linux"
 _DESCRIPTORS = Path("/proc/self/fd")
 # Length, type and flags, no stream; then the last stream that is still served, any, and no error (RFC 9113, 6.8).
 _GOAWAY = (8).to_bytes(3, "big") + b"\x07\x00" + bytes(4) + (2**31 - 1).to_bytes(4, "big") + bytes(4)
+
+_DISCARDED = bytearray(64 * 1_024)
+_DISCARDED_MOST = 8 * 1_024 * 1_024
+"""More than Linux keeps for a connection by default."""
 
 
 def descriptors() -> int:
@@ -43,6 +47,26 @@ def sockets(address: str, *, listening: bool = False) -> Iterator[tuple[int, soc
                 accepts = bool(found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
                 if accepts == listening and _is_at(found, address):
                     yield descriptor, found
+
+
+@contextmanager
+def socket_at(descriptor: int, inode: int) -> Iterator[socket.socket | None]:
+    """The socket of that name which was found at that descriptor; None where it is there no more."""
+    found = None
+    with suppress(OSError):
+        found = _socket(descriptor)
+    if found is None:
+        yield None
+        return
+    with closing(found):
+        yield found if os.fstat(found.fileno()).st_ino == inode else None
+
+
+def discard(connection: socket.socket) -> None:
+    """Take what has come in and was not read yet, so that nobody else reads it. For a connection that was shut down."""
+    left = _DISCARDED_MOST
+    while left > 0 and (taken := connection.recv_into(_DISCARDED, 0, socket.MSG_DONTWAIT)):
+        left -= taken
 
 
 def say_goodbye(connection: socket.socket) -> bool:
