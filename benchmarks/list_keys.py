@@ -260,12 +260,12 @@ async def open_connection(url: str) -> asyncpg.Connection:
     return connection
 
 
-async def _run(url: str, keys: int, runs: int) -> Sequence[Timing]:
+async def _run(url: str, keys: int, runs: int, only: str) -> Sequence[Timing]:
     await migrate(url, _LEASE)
     await fill(url, keys, _told)
     connection = await open_connection(url)
     try:
-        cases = [*key_cases(keys), *other_cases(keys)]
+        cases = [case for case in (*key_cases(keys), *other_cases(keys)) if only in case.what]
         _told(f"{len(cases)} pages, each {runs} times")
         return [await measured(connection, case, runs) for case in cases]
     finally:
@@ -299,14 +299,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make bench-lists ARGS='…'", description=__doc__, allow_abbrev=False)
     parser.add_argument("--keys", type=int, default=1_000_000, help="in the database; default: %(default)s")
     parser.add_argument("--runs", type=int, default=5, help="of each page; default: %(default)s")
+    parser.add_argument("--only", default="", help="pages whose filter has this in its name, such as 'busiest keys'")
     parser.add_argument("--output", type=Path, default=_ROOT / "benchmarks" / "results", help="folder of the JSON")
     given = parser.parse_args(arguments)
+    if not any(given.only in case.what for case in (*key_cases(given.keys), *other_cases(given.keys))):
+        parser.error(f"no filter has {given.only!r} in its name")
     machine = described(_ROOT)
     folder = Path(tempfile.mkdtemp(prefix="latchgate-"))
     try:
         _told("starting PostgreSQL")
         with running_postgres(folder / "postgres") as url:
-            timings = asyncio.run(_run(url, given.keys, given.runs))
+            timings = asyncio.run(_run(url, given.keys, given.runs, given.only))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     path = _written(given.output, machine, given.keys, timings)
