@@ -81,7 +81,7 @@ def parse_range(text: str) -> tuple[int, int, int]:
 class AddressSet:
     """A set of address ranges; a look-up is one binary search, however many there are."""
 
-    __slots__ = ("__weakref__", "_firsts", "_firsts_6", "_lasts", "_lasts_6")
+    __slots__ = ("_firsts", "_firsts_6", "_lasts", "_lasts_6")
 
     def __init__(self, ranges: Iterable[str]) -> None:
         """ranges: addresses and CIDR ranges. Raises MalformedAddress."""

@@ -47,7 +47,7 @@ def is_grant(text: str) -> bool:
 class Grants:
     """The permissions and patterns that a key holds; answers in time independent of how many there are."""
 
-    __slots__ = ("__weakref__", "_everything", "_exact", "_prefixes", "_satisfied", "listed")
+    __slots__ = ("_everything", "_exact", "_prefixes", "_satisfied", "listed")
 
     def __init__(self, grants: Iterable[str]) -> None:
         """grants: permissions and patterns, each satisfying `is_grant`."""

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from sys import intern
 from typing import TypeVar
-from weakref import WeakValueDictionary
 
 from latchgate_server.core.addresses import AddressSet
 from latchgate_server.core.charging import NO_RESETS, Holder, Limits, Reset, hold_limits
@@ -32,7 +31,7 @@ from latchgate_server.core.resources import ResourceScope
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Record:
     """What a verification needs to know of one key.
 
@@ -41,7 +40,8 @@ class Record:
     expire_at: Unix seconds, infinite for a key that never expires; 0 where the stored flag says that it has.
     allowlist, scope: None where the key is not restricted.
     revision: that of the snapshot which the record was read in.
-    told: the identity as answers tell it, once one did; what it looks like is the transport's affair.
+    told, told_envoy: the identity as answers tell it, to services and to Envoy, once one did; what that looks like is
+    the transport's affair.
     """
 
     identity: Identity
@@ -60,18 +60,21 @@ class Record:
     limits: Limits
     revision: int
     told: bytes = field(init=False, default=b"", repr=False)
+    told_envoy: bytes = field(init=False, default=b"", repr=False)
 
     def keep_told(self, told: bytes) -> None:
-        """Keep the identity as answers tell it. Nothing else of a record ever changes."""
+        """Keep the identity as answers tell it to services. Nothing but what is told of a record ever changes."""
         object.__setattr__(self, "told", told)
+
+    def keep_told_envoy(self, told: bytes) -> None:
+        """Keep the identity as answers tell it to Envoy."""
+        object.__setattr__(self, "told_envoy", told)
 
 
 # Many keys have the same roles, ranges and limits. What they share is kept once: that saves memory, and what is used by
-# all keys stays in the processor's cache. What is worked out of them is kept for as long as a record uses it.
+# all keys stays in the processor's cache.
 _NONE: Mapping[str, object] = {}
 _NO_TAGS: Mapping[str, str] = {}
-_grants: WeakValueDictionary[tuple[str, ...], Grants] = WeakValueDictionary()
-_addresses: WeakValueDictionary[tuple[str, ...], AddressSet] = WeakValueDictionary()
 
 
 @lru_cache(maxsize=4_096)
@@ -85,18 +88,14 @@ def _shared_set(values: tuple[str, ...]) -> frozenset[str]:
     return frozenset(values)
 
 
+@lru_cache(maxsize=4_096)
 def _shared_grants(permissions: tuple[str, ...]) -> Grants:
-    grants = _grants.get(permissions)
-    if grants is None:
-        grants = _grants[permissions] = Grants(permissions)
-    return grants
+    return Grants(permissions)
 
 
+@lru_cache(maxsize=4_096)
 def _shared_addresses(ranges: tuple[str, ...]) -> AddressSet:
-    addresses = _addresses.get(ranges)
-    if addresses is None:
-        addresses = _addresses[ranges] = AddressSet(ranges)
-    return addresses
+    return AddressSet(ranges)
 
 
 def build_record(

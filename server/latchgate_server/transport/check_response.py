@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import grpc
 from google.protobuf.json_format import MessageToDict
@@ -48,8 +47,6 @@ class CheckResponses:
         """challenge: what WWW-Authenticate says; empty: nothing."""
         self._denials = denials
         self._challenge = challenge
-        # A record is dropped from memory when it changes, and what was written of it with it.
-        self._allowed: WeakKeyDictionary[Record, bytes] = WeakKeyDictionary()
 
     def allowed(self, verification: Verification, found: Found, foreign: Iterable[str]) -> bytes:
         """The request may pass.
@@ -59,9 +56,7 @@ class CheckResponses:
         """
         record = verification.record
         assert record is not None, "an allowed key has a record"
-        identity = self._allowed.get(record)
-        if identity is None:
-            identity = self._allowed[record] = _identity_part(record)
+        identity = record.told_envoy or _tell(record)
         ok = ext_authz_pb2.OkHttpResponse(
             headers_to_remove=(*found.headers, *(name for name in foreign if name not in NAMES)),
             query_parameters_to_remove=found.parameters,
@@ -126,8 +121,8 @@ class CheckResponses:
         )
 
 
-def _identity_part(record: Record) -> bytes:
-    """What an allowed request has for as long as the key does not change."""
+def _tell(record: Record) -> bytes:
+    """What every allowed request has, kept with the record, so that it goes with it."""
     values = identity_headers(record.identity)
     response = _Response(
         status=ext_authz_pb2.RpcStatus(code=_CODE.OK.value[0]),
@@ -137,7 +132,9 @@ def _identity_part(record: Record) -> bytes:
         ),
     )
     _tell_filters(response.dynamic_metadata, record, None)
-    return response.SerializeToString()
+    told = response.SerializeToString()
+    record.keep_told_envoy(told)
+    return told
 
 
 def _options(headers: Mapping[str, str]) -> list[ext_authz_pb2.HeaderValueOption]:
