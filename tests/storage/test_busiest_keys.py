@@ -56,7 +56,7 @@ def tally(key_id: str, counts: Mapping[int, int], wrong: int = 0) -> KeyTally:
     if wrong:
         told[HOUR + max(counts) + 1, int(DenialReason.INVALID_SECRET)] = wrong
     time = (HOUR + max(counts)) * 3_600.0
-    return KeyTally(key_id, "acme", told, time, Use(time, ALLOWED, "", ""))
+    return KeyTally(key_id, "acme", counts=told, first_time=time, last=Use(time, ALLOWED, "", ""), sources={}, uses=())
 
 
 async def told(pool: asyncpg.Pool, hour: int = 0, tenant_id: str | None = None, limit: int = 100) -> Told:

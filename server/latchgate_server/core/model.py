@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum, StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from latchgate_server.core.permissions import Requirement
 
@@ -242,7 +242,10 @@ class RequestInfo(NamedTuple):
     user_agent: str
 
 
-class Question(NamedTuple):
+NOT_TOLD = RequestInfo("", "", "", "")
+
+
+class Question:
     """What a verification asks, beside the credential. Empty means: not asked for.
 
     requirement: an expression over permissions, parsed; see permissions.py.
@@ -250,11 +253,24 @@ class Question(NamedTuple):
     request: for usage records and the access log.
     """
 
-    client_ip: str = ""
-    tenant_id: str = ""
-    requirement: Requirement | None = None
-    capability: str = ""
-    act_as: str = ""
-    resource: str = ""
-    cost: int | None = 1
-    request: RequestInfo | None = None
+    __slots__ = ("act_as", "capability", "client_ip", "cost", "request", "requirement", "resource", "tenant_id")
+
+    def __init__(  # noqa: PLR0917 - a verification asks for all of it, by position where it must be fast
+        self,
+        client_ip: str = "",
+        tenant_id: str = "",
+        requirement: Requirement | None = None,
+        capability: str = "",
+        act_as: str = "",
+        resource: str = "",
+        cost: int | None = 1,
+        request: RequestInfo | None = None,
+    ) -> None:
+        self.client_ip: Final = client_ip
+        self.tenant_id: Final = tenant_id
+        self.requirement: Final = requirement
+        self.capability: Final = capability
+        self.act_as: Final = act_as
+        self.resource: Final = resource
+        self.cost: Final = cost
+        self.request: Final = request

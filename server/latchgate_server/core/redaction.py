@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from latchgate_server.core import bounds
-from latchgate_server.core.model import RequestInfo
+from latchgate_server.core.model import NOT_TOLD, RequestInfo
 
 _SECRET = re.compile(r"(_[0-9A-Za-z]{22}\.)[0-9A-Za-z]+")
 
@@ -23,12 +23,9 @@ def kept(text: str, limit: int = bounds.REQUEST_INFO_LENGTH) -> str:
     return plain[:limit]
 
 
-_NOTHING = RequestInfo("", "", "", "")
-
-
 def kept_request(request: RequestInfo | None) -> RequestInfo:
     """What may be kept of a description of a request: of its path no query, where credentials often stand."""
     if request is None:
-        return _NOTHING
+        return NOT_TOLD
     path = request.path.partition("?")[0]
     return RequestInfo(kept(request.method), kept(request.host), kept(path), kept(request.user_agent))

@@ -7,11 +7,11 @@ id leaves a count behind, and nothing else.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
-from latchgate_server.core.model import DenialReason, Question
+from latchgate_server.core.model import NOT_TOLD, DenialReason, Question, RequestInfo
 from latchgate_server.core.record import Record
 from latchgate_server.core.verification import Verification
 
@@ -44,29 +44,30 @@ class KeepsNoAccount:
         """Do nothing."""
 
 
-class Use(NamedTuple):
+class Use:
     """One use, to be written. time: Unix seconds. outcome: ALLOWED, or the number of a DenialReason."""
 
-    time: float
-    outcome: int
-    client_ip: str
-    user: str
-    method: str = ""
-    host: str = ""
-    path: str = ""
-    user_agent: str = ""
+    __slots__ = ("client_ip", "outcome", "request", "time", "user")
+
+    def __init__(self, time: float, outcome: int, client_ip: str, user: str, request: RequestInfo = NOT_TOLD) -> None:
+        self.time: Final = time
+        self.outcome: Final = outcome
+        self.client_ip: Final = client_ip
+        self.user: Final = user
+        self.request: Final = request
 
 
-@dataclass(slots=True)
 class Source:
     """The uses from one address. Times in Unix seconds."""
 
-    first_time: float
-    last_time: float
-    count: int
+    __slots__ = ("count", "first_time", "last_time")
+
+    def __init__(self, first_time: float, last_time: float, count: int) -> None:
+        self.first_time = first_time
+        self.last_time = last_time
+        self.count = count
 
 
-@dataclass(slots=True)
 class KeyTally:
     """What was collected about one key since it was last written.
 
@@ -75,13 +76,26 @@ class KeyTally:
     uses: the latest uses one by one, oldest first.
     """
 
-    key_id: str
-    tenant_id: str
-    counts: dict[tuple[int, int], int] = field(default_factory=dict)
-    first_time: float = 0.0
-    last: Use | None = None
-    sources: dict[str, Source] = field(default_factory=dict)
-    uses: list[Use] = field(default_factory=list)
+    __slots__ = ("counts", "first_time", "key_id", "last", "sources", "tenant_id", "uses")
+
+    def __init__(
+        self,
+        key_id: str,
+        tenant_id: str,
+        *,
+        counts: Mapping[tuple[int, int], int],
+        first_time: float,
+        last: Use | None,
+        sources: Mapping[str, Source],
+        uses: Sequence[Use],
+    ) -> None:
+        self.key_id: Final = key_id
+        self.tenant_id: Final = tenant_id
+        self.counts: Final = counts
+        self.first_time: Final = first_time
+        self.last: Final = last
+        self.sources: Final = sources
+        self.uses: Final = uses
 
 
 class NewSource(NamedTuple):

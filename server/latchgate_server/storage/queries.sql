@@ -544,32 +544,33 @@ DELETE FROM usage_writers WHERE writer_id = $1
 DELETE FROM usage_writers WHERE update_time < now() - interval '1 day'
 
 -- name: add_key_usage
--- Counts decisions about keys: key ids, hours since 1970, outcomes, counts. Here and below, rows are locked in the order
--- of their keys' ids, which is that of the statements of a batch as well: so two writers cannot wait for each other.
+-- Counts decisions about keys: key ids, hours since 1970, outcomes, counts. Here and below, columns come as array literals
+-- (array_literals.py), times in microseconds, and rows are locked in the order of their keys, so that two writers cannot
+-- wait for each other.
 INSERT INTO key_usage AS u (key_number, hour, outcome, count)
 SELECT k.number, to_timestamp(n.hour * 3600.0), n.outcome, n.count
-FROM unnest($1::text[], $2::bigint[], $3::smallint[], $4::bigint[]) AS n (key_id, hour, outcome, count)
+FROM unnest($1::text::text[], $2::text::bigint[], $3::text::smallint[], $4::text::bigint[]) AS n (key_id, hour, outcome, count)
 JOIN keys AS k ON k.key_id = n.key_id
-ORDER BY k.key_id COLLATE "C", n.hour, n.outcome
+ORDER BY k.number, n.hour, n.outcome
 ON CONFLICT (key_number, hour, outcome) DO UPDATE SET count = u.count + excluded.count
 
 -- name: add_tenant_usage
 -- The same for tenants, by their ids.
 INSERT INTO tenant_usage AS u (tenant_number, hour, outcome, count)
 SELECT t.number, to_timestamp(n.hour * 3600.0), n.outcome, n.count
-FROM unnest($1::text[], $2::bigint[], $3::smallint[], $4::bigint[]) AS n (tenant_id, hour, outcome, count)
+FROM unnest($1::text::text[], $2::text::bigint[], $3::text::smallint[], $4::text::bigint[]) AS n (tenant_id, hour, outcome, count)
 JOIN tenants AS t ON t.tenant_id = n.tenant_id
-ORDER BY t.tenant_id COLLATE "C", n.hour, n.outcome
+ORDER BY t.number, n.hour, n.outcome
 ON CONFLICT (tenant_number, hour, outcome) DO UPDATE SET count = u.count + excluded.count
 
 -- name: renew_last_uses
 -- Stores the latest use of keys, and how often they were used in the latest hour that each writer tells, and in the one
 -- before it. Returns those that were not used for $10 seconds before, and since when.
 WITH told AS MATERIALIZED (
-    SELECT k.key_id, k.number, k.tenant_id, coalesce(l.time, k.create_time) AS slept_since, to_timestamp(n.first) AS first,
-           to_timestamp(n.last) AS last, n.client_ip, n.user_name, n.user_agent, n.busy_hour, n.busy_uses, n.busy_before
-    FROM unnest($1::text[], $2::float8[], $3::float8[], $4::text[], $5::text[], $6::text[], $7::integer[], $8::bigint[],
-                $9::bigint[])
+    SELECT k.key_id, k.number, k.tenant_id, coalesce(l.time, k.create_time) AS slept_since, to_timestamp(n.first / 1e6) AS first,
+           to_timestamp(n.last / 1e6) AS last, n.client_ip, n.user_name, n.user_agent, n.busy_hour, n.busy_uses, n.busy_before
+    FROM unnest($1::text::text[], $2::text::float8[], $3::text::float8[], $4::text::text[], $5::text::text[],
+                $6::text::text[], $7::text::integer[], $8::text::bigint[], $9::text::bigint[])
         AS n (key_id, first, last, client_ip, user_name, user_agent, busy_hour, busy_uses, busy_before)
     JOIN keys AS k ON k.key_id = n.key_id LEFT JOIN key_last_uses AS l ON l.key_number = k.number
 ), renewed AS (
@@ -577,7 +578,7 @@ WITH told AS MATERIALIZED (
                                     busy_hour, busy_uses, busy_before, busy_step)
     SELECT number, tenant_id, true, last, date_trunc('hour', last), client_ip, user_name, user_agent,
            busy_hour, busy_uses, busy_before, {busy_step}
-    FROM told ORDER BY key_id COLLATE "C"
+    FROM told ORDER BY number
     ON CONFLICT (key_number) DO UPDATE
     SET used = true,
         -- Another writer may have told of a later use already.
@@ -603,15 +604,15 @@ SELECT key_id, slept_since FROM told WHERE slept_since < first - make_interval(s
 -- name: add_key_sources
 -- Counts uses by address. Returns the addresses that are new, but for the first ones of a key.
 WITH told AS MATERIALIZED (
-    SELECT k.key_id, k.number, n.client_ip, to_timestamp(n.first) AS first, to_timestamp(n.last) AS last, n.count,
+    SELECT k.key_id, k.number, n.client_ip, to_timestamp(n.first / 1e6) AS first, to_timestamp(n.last / 1e6) AS last, n.count,
            EXISTS (SELECT FROM key_sources AS s WHERE s.key_number = k.number) AS has_sources,
            EXISTS (SELECT FROM key_sources AS s WHERE s.key_number = k.number AND s.client_ip = n.client_ip) AS is_known
-    FROM unnest($1::text[], $2::text[], $3::float8[], $4::float8[], $5::bigint[])
+    FROM unnest($1::text::text[], $2::text::text[], $3::text::float8[], $4::text::float8[], $5::text::bigint[])
         AS n (key_id, client_ip, first, last, count)
     JOIN keys AS k ON k.key_id = n.key_id
 ), added AS (
     INSERT INTO key_sources AS s (key_number, client_ip, first_time, last_time, count)
-    SELECT number, client_ip, first, last, count FROM told ORDER BY key_id COLLATE "C", client_ip
+    SELECT number, client_ip, first, last, count FROM told ORDER BY number, client_ip
     ON CONFLICT (key_number, client_ip) DO UPDATE
     SET first_time = least(s.first_time, excluded.first_time), last_time = greatest(s.last_time, excluded.last_time),
         count = s.count + excluded.count
@@ -620,9 +621,10 @@ SELECT key_id, client_ip FROM told WHERE has_sources AND NOT is_known
 
 -- name: add_key_uses
 INSERT INTO key_uses (key_number, time, outcome, client_ip, user_name, method, host, path, user_agent)
-SELECT k.number, to_timestamp(n.time), n.outcome, n.client_ip, n.user_name, n.method, n.host, n.path, n.user_agent
-FROM unnest($1::text[], $2::float8[], $3::smallint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-            $9::text[]) AS n (key_id, time, outcome, client_ip, user_name, method, host, path, user_agent)
+SELECT k.number, to_timestamp(n.time / 1e6), n.outcome, n.client_ip, n.user_name, n.method, n.host, n.path, n.user_agent
+FROM unnest($1::text::text[], $2::text::float8[], $3::text::smallint[], $4::text::text[], $5::text::text[],
+            $6::text::text[], $7::text::text[], $8::text::text[], $9::text::text[])
+    AS n (key_id, time, outcome, client_ip, user_name, method, host, path, user_agent)
 JOIN keys AS k ON k.key_id = n.key_id
 
 -- name: trim_key_sources

@@ -120,15 +120,15 @@ class Tallies:
             slot = slots.get(identity.key_id) or self.slot(identity)
             if slot is None:
                 continue
-            reason, proven, user, _, _, _ = verification
+            reason = verification.denial_reason
             outcome = ALLOWED if reason is None else int(reason)
             at = (int(now // HOUR), outcome)
             if at == slot.at:
                 slot.count += 1
             else:
                 self.count(slot, at, 1)
-            if proven is not None:
-                self.use(slot, now, outcome, user, question)
+            if verification.record is not None:
+                self.use(slot, now, outcome, verification.user, question)
 
     def count(self, slot: Slot, at: _Counter, count: int) -> None:
         """Count decisions of one hour and outcome."""
@@ -201,7 +201,15 @@ class Tallies:
         uses = [_kept_use(event) for event in slot.uses]
         last = None if slot.last is None else _kept_use(slot.last)
         self._forget(slot, len(slot.uses))
-        return KeyTally(slot.key_id, slot.tenant_id, counts, slot.first_time, last, _kept_sources(sources), uses)
+        return KeyTally(
+            slot.key_id,
+            slot.tenant_id,
+            counts=counts,
+            first_time=slot.first_time,
+            last=last,
+            sources=_kept_sources(sources),
+            uses=uses,
+        )
 
     def _with_room(self, request: RequestInfo) -> RequestInfo | None:
         if self._characters > DESCRIPTIONS:
@@ -242,9 +250,7 @@ class Tallies:
 
 def _kept_use(event: _UseEvent) -> Use:
     now, outcome, client_ip, user, request = event
-    if request is None:
-        return Use(now, outcome, _told_address(client_ip), user)
-    return Use(now, outcome, _told_address(client_ip), user, *kept_request(request))
+    return Use(now, outcome, _told_address(client_ip), user, kept_request(request))
 
 
 def _kept_sources(sources: dict[str, Source]) -> dict[str, Source]:
