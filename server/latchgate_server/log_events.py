@@ -57,6 +57,7 @@ FIELDS = frozenset(
         "certificate",
         "client_ip",
         "code",
+        "compiled",
         "count",
         "decision",
         "denial_reason",

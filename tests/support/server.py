@@ -51,6 +51,11 @@ def environment(database_url: str, **settings: str) -> dict[str, str]:
     return inherited | {f"LATCHGATE_{name.upper()}": value for name, value in own.items()}
 
 
+def _form() -> dict[str, str]:
+    """SERVER_PATH, where it is set: the folder of a compiled server, for processes that serve to import first."""
+    return {"PYTHONPATH": os.environ["SERVER_PATH"]} if "SERVER_PATH" in os.environ else {}
+
+
 def run_command(*arguments: str, env: Mapping[str, str], stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run `latchgate ARGUMENTS` to its end."""
     command = [str(quick_latchgate())]
@@ -115,7 +120,7 @@ class ServerProcess:
         """Start, and wait until it serves."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "latchgate_server", "serve"],
-            env=environment(self.database_url, **self.settings),
+            env=environment(self.database_url, **self.settings) | _form(),
             stderr=subprocess.PIPE,
             text=True,
         )

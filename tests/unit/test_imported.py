@@ -178,5 +178,5 @@ def test_a_key_id_that_is_accepted_is_what_a_credential_is_taken_apart_into(key_
     if key_id_problem(key_id) == "":
         presented = parse(f"{key_id}.any.secret")
         assert presented is not None
-        assert tuple(presented) == (key_id, "any.secret")
+        assert (presented.key_id, presented.secret) == (key_id, "any.secret")
         assert not has_key_id_form(key_id)

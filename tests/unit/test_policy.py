@@ -54,7 +54,8 @@ class Case:
         return replace(self, key=replace(self.key, **changes))  # type: ignore[arg-type]  # names are checked when run
 
     def asking(self, **changes: object) -> Case:
-        return replace(self, question=self.question._replace(**changes))  # type: ignore[arg-type]  # as above
+        asked = {name: getattr(self.question, name) for name in Question.__slots__}
+        return replace(self, question=Question(**{**asked, **changes}))
 
 
 # A key under every restriction there is, asked for something of every kind, all of which it may do.

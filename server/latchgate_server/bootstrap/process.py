@@ -55,6 +55,7 @@ from latchgate_server.transport.server import (
     verify_server,
 )
 from latchgate_server.transport.verify_service import VerifyServicer
+from latchgate_server.verify import verifier
 from latchgate_server.verify.feed import Feed
 from latchgate_server.verify.usage import UsageCollector
 
@@ -132,6 +133,11 @@ def _calm_garbage_collection() -> None:
     gc.set_threshold(_GARBAGE_THRESHOLD, *gc.get_threshold()[1:])
 
 
+def _is_compiled() -> bool:
+    """Whether what a decision passes through was compiled (pyproject.toml of this distribution, hooks.mypyc)."""
+    return not str(verifier.__file__).endswith(".py")
+
+
 async def _serve(
     settings: Settings,
     transport: Transport,
@@ -148,7 +154,7 @@ async def _serve(
     if as_worker:
         # The supervisor holds the other end: it closes when the supervisor ends, in whatever way.
         loop.add_reader(sys.stdin, stopping.set)
-    _log.info(log_events.STARTING)
+    _log.info(log_events.STARTING, compiled=_is_compiled())
     async with AsyncExitStack() as stack:
         process = await _start(settings, transport, stack, as_worker)
         if not on_terminal:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from functools import lru_cache
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from latchgate_server.core.model import DenialReason, Key, Limit, Plan, Quota, QuotaPeriod, RateLimit, Tenant
 from latchgate_server.core.rate import Rate
@@ -62,21 +62,24 @@ class HeldLimit:
         return rate_of(self.limit).burst if isinstance(self.limit, RateLimit) else self.limit.limit
 
 
-class HeldRate(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class HeldRate:
     """A rate limit in its holder's hands."""
 
     held: HeldLimit
     rate: Rate
 
 
-class HeldQuota(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class HeldQuota:
     """A quota in its holder's hands."""
 
     held: HeldLimit
     quota: Quota
 
 
-class Limits(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Limits:
     """All limits that hold for a key.
 
     shape: the same for all keys whose limits differ in nothing but whose they are.
@@ -87,12 +90,15 @@ class Limits(NamedTuple):
     shape: str = ""
 
 
-class LimitStatus(NamedTuple):
+class LimitStatus:
     """Where one limit stands. reset_after: seconds until it is whole again; None: never."""
 
-    held: HeldLimit
-    remaining: int
-    reset_after: float | None
+    __slots__ = ("held", "remaining", "reset_after")
+
+    def __init__(self, held: HeldLimit, remaining: int, reset_after: float | None) -> None:
+        self.held: Final = held
+        self.remaining: Final = remaining
+        self.reset_after: Final = reset_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,16 +112,24 @@ class LimitReset:
     remaining: int
 
 
-class Charge(NamedTuple):
+class Charge:
     """What came of asking a key's limits, which give all of them or nothing.
 
     denial_reason: None where all gave. statuses: of all limits, afterwards.
     retry_after: seconds until those that refused may give; None where nothing is told.
     """
 
-    denial_reason: DenialReason | None = None
-    statuses: Sequence[LimitStatus] = ()
-    retry_after: float | None = None
+    __slots__ = ("denial_reason", "retry_after", "statuses")
+
+    def __init__(
+        self,
+        denial_reason: DenialReason | None = None,
+        statuses: tuple[LimitStatus, ...] = (),
+        retry_after: float | None = None,
+    ) -> None:
+        self.denial_reason: Final = denial_reason
+        self.statuses: Final = statuses
+        self.retry_after: Final = retry_after
 
 
 NO_CHARGE = Charge()
@@ -156,7 +170,8 @@ def hold_limits(key: Key, tenant: Tenant, plan: Plan | None, resets: Mapping[tup
                 rates.append(HeldRate(held, rate_of(limit)))
             else:
                 quotas.append(HeldQuota(held, limit))
-    shape = "|".join(f"{held.holder.name} {held.limit!r}" for held, _ in (*rates, *quotas))
+    holding = [*(rate.held for rate in rates), *(quota.held for quota in quotas)]
+    shape = "|".join(f"{held.holder.name} {held.limit!r}" for held in holding)
     return Limits(tuple(rates), tuple(quotas), sys.intern(shape))
 
 

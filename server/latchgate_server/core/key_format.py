@@ -17,7 +17,7 @@ import hmac
 import re
 import zlib
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final
 
 from latchgate_server.core import bounds
 from latchgate_server.core.keyed_hash import KeyedHash
@@ -41,15 +41,18 @@ def is_prefix(text: str) -> bool:
     return _PREFIX.fullmatch(text) is not None
 
 
-class Presented(NamedTuple):
+class Presented:
     """A credential as somebody presented it, taken apart but not believed.
 
     key_id: what stands before the first dot. Of a credential in a form of its own it may be the secret.
     secret: what stands behind it, or None where nothing does.
     """
 
-    key_id: str
-    secret: str | None
+    __slots__ = ("key_id", "secret")
+
+    def __init__(self, key_id: str, secret: str | None) -> None:
+        self.key_id: Final = key_id
+        self.secret: Final = secret
 
     def __repr__(self) -> str:
         return "Presented()"

@@ -81,19 +81,20 @@ def decide(record: Record, question: Question, now: float) -> DenialReason | Non
 
     now: Unix seconds.
     """
-    client_ip, tenant_id, requirement, capability, act_as, resource, _, _ = question
     if record.standing is not None:
         return record.standing
     if now >= record.expire_at:
         return DenialReason.API_KEY_EXPIRED
-    if record.allowlist is not None and not record.allowlist.contains(client_ip):
+    if record.allowlist is not None and not record.allowlist.contains(question.client_ip):
         return DenialReason.IP_NOT_AUTHORIZED
+    tenant_id, resource, capability = question.tenant_id, question.resource, question.capability
     if tenant_id and tenant_id != record.identity.tenant_id:
         return DenialReason.TENANT_MISMATCH
     if resource and record.scope is not None and not record.scope.contains(resource):
         return DenialReason.RESOURCE_NOT_IN_SCOPE
     if capability and capability not in record.capabilities:
         return DenialReason.CAPABILITY_NOT_IN_PLAN
+    requirement, act_as = question.requirement, question.act_as
     if requirement is not None and not record.grants.satisfy(requirement):
         return DenialReason.INSUFFICIENT_PERMISSIONS
     if act_as and not record.may_act_as and act_as != record.identity.user:

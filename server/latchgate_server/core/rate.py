@@ -7,13 +7,14 @@ again.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 _ROUNDING = 1.0 + 1e-9
 """Sums of many intervals may end a hair above the capacity that they make up."""
 
 
-class Rate(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Rate:
     """How a bucket drains.
 
     interval: seconds for one unit. burst: the most units that it can hold. capacity: the backlog of a bucket that is

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final
 
 from latchgate_server.core.charging import NO_CHARGE, Charge
 from latchgate_server.core.model import Decision, DenialReason, Identity
 from latchgate_server.core.record import Record
 
 
-class Verification(NamedTuple):
+class Verification:
     """A decision, and what it was made on.
 
     denial_reason: None where the key is allowed.
@@ -20,12 +20,23 @@ class Verification(NamedTuple):
     charge: what came of asking the key's limits, where that came to pass.
     """
 
-    denial_reason: DenialReason | None
-    record: Record | None = None
-    user: str = ""
-    revision: int = 0
-    stale: bool = False
-    charge: Charge = NO_CHARGE
+    __slots__ = ("charge", "denial_reason", "record", "revision", "stale", "user")
+
+    def __init__(  # noqa: PLR0917 - by position, as each decision makes one
+        self,
+        denial_reason: DenialReason | None,
+        record: Record | None = None,
+        user: str = "",
+        revision: int = 0,
+        stale: bool = False,
+        charge: Charge = NO_CHARGE,
+    ) -> None:
+        self.denial_reason: Final = denial_reason
+        self.record: Final = record
+        self.user: Final = user
+        self.revision: Final = revision
+        self.stale: Final = stale
+        self.charge: Final = charge
 
     @property
     def decision(self) -> Decision:

@@ -72,9 +72,10 @@ class ValkeyRates:
 
     async def charge(self, rates: Sequence[HeldRate], need: int, take: int) -> Charged:
         now = self._clock.now()
-        keys = [f"latchgate:{{{held.tenant_id}}}:{held.bucket}" for held, _ in rates]
+        keys = [f"latchgate:{{{each.held.tenant_id}}}:{each.held.bucket}" for each in rates]
         arguments: list[float] = [need, take]
-        for held, rate in rates:
+        for each in rates:
+            held, rate = each.held, each.rate
             arguments += [rate.interval * 1e6, rate.burst, backlog_since_reset(held, rate, now) * 1e6]
         admitted, backlogs = await self._run(_slot(rates[0].held.tenant_id), keys, arguments)
         return Charged(bool(admitted), [float(backlog) / 1e6 for backlog in backlogs])

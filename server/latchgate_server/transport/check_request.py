@@ -71,12 +71,21 @@ def request_info(attributes: ext_authz_pb2.AttributeContext, headers: Headers) -
     return RequestInfo(*(text[: bounds.REQUEST_INFO_LENGTH] for text in told))
 
 
-def route_question(attributes: ext_authz_pb2.AttributeContext, client_ip: str) -> Question:
-    """What the route requires, by its `context_extensions`. Raises RouteMisconfigured."""
-    extensions = attributes.context_extensions
+def question_from(attributes: ext_authz_pb2.AttributeContext, headers: Headers, client_ip: str) -> Question:
+    """What is asked: what the route requires, by its `context_extensions`. Raises RouteMisconfigured."""
+    extensions, request = attributes.context_extensions, request_info(attributes, headers)
     if not extensions:
-        return Question(client_ip)
-    return _required(tuple(sorted(extensions.items())))._replace(client_ip=client_ip)
+        return Question(client_ip, request=request)
+    of_route = _required(tuple(sorted(extensions.items())))
+    return Question(
+        client_ip,
+        of_route.tenant_id,
+        of_route.requirement,
+        of_route.capability,
+        resource=of_route.resource,
+        cost=of_route.cost,
+        request=request,
+    )
 
 
 @lru_cache(maxsize=1_024)

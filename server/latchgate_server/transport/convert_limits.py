@@ -36,10 +36,10 @@ def charge_part(charge: Charge, shape: str) -> bytes:
             _fixed_parts.clear()
         fixed = _fixed_parts[shape] = [_fixed(status.held).SerializeToString() for status in charge.statuses]
     part = b""
-    for (_, remaining, reset_after), always in zip(charge.statuses, fixed, strict=True):
-        status = always + _remaining_part(remaining)
-        if reset_after is not None:
-            status += _RESET_TAG + _duration_part(ceil(reset_after * 1_000))
+    for place, stands in enumerate(charge.statuses):
+        status = fixed[place] + _remaining_part(stands.remaining)
+        if stands.reset_after is not None:
+            status += _RESET_TAG + _duration_part(ceil(stands.reset_after * 1_000))
         part += _LIMITS_TAG + varint(len(status)) + status
     if charge.retry_after is not None:
         part += _RETRY_TAG + _duration_part(ceil(charge.retry_after * 1_000))

@@ -30,8 +30,7 @@ from latchgate_server.transport.check_request import (
     Headers,
     RouteMisconfigured,
     client_address,
-    request_info,
-    route_question,
+    question_from,
 )
 from latchgate_server.transport.check_response import CheckResponses
 from latchgate_server.transport.errors import Context
@@ -150,7 +149,7 @@ class AuthorizationServicer:
         # One character beyond the bound is enough to be no address.
         client_ip = client_address(attributes, headers, self._client_ip_header)[: bounds.CLIENT_ADDRESS_LENGTH + 1]
         try:
-            question = route_question(attributes, client_ip)._replace(request=request_info(attributes, headers))
+            question = question_from(attributes, headers, client_ip)
         except RouteMisconfigured as error:
             self._report_misconfigured(error)
             question = None

@@ -102,22 +102,25 @@ class LimitCharger:
         return _denial(statuses, rate_waits, quota_waits) if rate_waits or quota_waits else Charge(None, statuses)
 
 
-def _statuses(limits: Limits, backlogs: Sequence[float], held: Sequence[Borrowed], now: float) -> Sequence[LimitStatus]:
+def _statuses(
+    limits: Limits, backlogs: Sequence[float], held: Sequence[Borrowed], now: float
+) -> tuple[LimitStatus, ...]:
     """backlogs, held: afterwards. What other processes have borrowed of a quota counts as spent."""
     statuses = []
-    for (limit, rate), backlog in zip(limits.rates, backlogs, strict=True):
-        statuses.append(LimitStatus(limit, remaining(backlog, rate), backlog))
+    for place, limit in enumerate(limits.rates):
+        backlog = backlogs[place]
+        statuses.append(LimitStatus(limit.held, remaining(backlog, limit.rate), backlog))
     for borrowed in held:
         left = borrowed.left + borrowed.elsewhere
         statuses.append(LimitStatus(borrowed.quota.held, left, borrowed.seconds_left(now)))
-    return statuses
+    return tuple(statuses)
 
 
-def _rate_waits(rates: Sequence[HeldRate], backlogs: Sequence[float], need: int) -> Sequence[Wait]:
+def _rate_waits(rates: tuple[HeldRate, ...], backlogs: Sequence[float], need: int) -> Sequence[Wait]:
     return [
-        retry_after(backlog, rate, need)
-        for (_, rate), backlog in zip(rates, backlogs, strict=True)
-        if not admits(backlog, rate, need)
+        retry_after(backlog, each.rate, need)
+        for each, backlog in zip(rates, backlogs, strict=True)
+        if not admits(backlog, each.rate, need)
     ]
 
 
@@ -125,7 +128,7 @@ def _quota_waits(held: Sequence[Borrowed], need: int, now: float) -> Sequence[Wa
     return [borrowed.seconds_left(now) for borrowed in held if borrowed.left < need]
 
 
-def _denial(statuses: Sequence[LimitStatus], rate_waits: Sequence[Wait], quota_waits: Sequence[Wait]) -> Charge:
+def _denial(statuses: tuple[LimitStatus, ...], rate_waits: Sequence[Wait], quota_waits: Sequence[Wait]) -> Charge:
     """waits: of the limits that refused; None: waiting does not help."""
     reason = DenialReason.RATE_LIMITED if rate_waits else DenialReason.QUOTA_EXCEEDED
     waits = [*rate_waits, *quota_waits]

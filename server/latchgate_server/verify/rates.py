@@ -5,8 +5,6 @@ Where several processes serve and no store is shared, each counts for itself, ag
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from latchgate_server.core.charging import HeldRate, backlog_since_reset
 from latchgate_server.core.ports import Clock
 from latchgate_server.core.rate import admits, retry_after
@@ -30,8 +28,8 @@ class LocalRates:
         return len(self._full_at)
 
     def charge(
-        self, rates: Sequence[HeldRate], need: int, take: int, share: int, now: float
-    ) -> tuple[Sequence[float], Sequence[Wait]]:
+        self, rates: tuple[HeldRate, ...], need: int, take: int, share: int, now: float
+    ) -> tuple[list[float], list[Wait]]:
         """Take `take` units of every bucket if each has `need` left, else of none.
 
         share: see core/rate.py. now: on the monotonic clock. Gives the backlog of each bucket afterwards, in seconds,
@@ -39,7 +37,8 @@ class LocalRates:
         """
         backlogs: list[float] = []
         waits: list[Wait] = []
-        for held, rate in rates:
+        for each in rates:
+            held, rate = each.held, each.rate
             full_at = self._full_at.get(held.bucket)
             if full_at is None:
                 backlog = backlog_since_reset(held, rate, self._clock.now()) if held.reset.spent else 0.0
@@ -50,9 +49,10 @@ class LocalRates:
             if not admits(backlog, rate, need, share):
                 waits.append(retry_after(backlog, rate, need, share))
         if take and not waits:
-            for place, (held, rate) in enumerate(rates):
-                backlog = backlogs[place] = backlogs[place] + take * rate.interval * share
-                self._full_at[held.bucket] = now + backlog
+            for place, each in enumerate(rates):
+                backlog = backlogs[place] + take * each.rate.interval * share
+                backlogs[place] = backlog
+                self._full_at[each.held.bucket] = now + backlog
             if len(self._full_at) > self._sweep_at:
                 self._sweep(now)
         return backlogs, waits

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Final
 
 from latchgate_server.core import key_format
 from latchgate_server.core.charging import NO_CHARGE, Charge
@@ -25,26 +26,31 @@ from latchgate_server.verify.outage import Outage
 from latchgate_server.verify.proofs import Proofs
 
 
-class _Known(NamedTuple):
+class _Known:
     """A cache entry that may be decided on.
 
     revision: of the state that it belongs to. by_form: whether it was found by the form of an imported key.
     """
 
-    entry: Entry
-    revision: int
-    stale: bool = False
-    by_form: bool = False
+    __slots__ = ("by_form", "entry", "revision", "stale")
+
+    def __init__(self, entry: Entry, revision: int, stale: bool = False, by_form: bool = False) -> None:
+        self.entry: Final = entry
+        self.revision: Final = revision
+        self.stale: Final = stale
+        self.by_form: Final = by_form
 
 
-class _Source(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Source:
     """Where entries come from, for our own key ids or for the forms of imported keys: from memory, and the database."""
 
     remember: Callable[[str], Entry | None]
     load: Callable[[str], Awaitable[LoadedEntry]]
 
 
-_NOTHING = _Known(Entry(None), 0)
+_NOBODY = Entry(None)
+_NOTHING = _Known(_NOBODY, 0)
 """Nothing was looked up."""
 
 
@@ -121,7 +127,7 @@ class Verifier:
             if not key_format.is_presentable(key_string):
                 return self._deny(DenialReason.INVALID_API_KEY, question)
             return self._imported_from_memory(key_string, question, at_least_revision)
-        key_id, secret = presented
+        key_id, secret = presented.key_id, presented.secret
         if secret is None:
             if self._hasher.is_genuine_key_id(key_id):
                 return self._deny(DenialReason.SECRET_REQUIRED, question)
@@ -137,21 +143,21 @@ class Verifier:
         """The same for a credential that is none of ours: it may be another system's."""
         revision = self._cache.applied_revision
         if self._imported.are_none and self._feed.has_lease() and revision >= at_least_revision:
-            return self._deny(DenialReason.INVALID_API_KEY, question, _NOTHING._replace(revision=revision))
+            return self._deny(DenialReason.INVALID_API_KEY, question, _Known(_NOBODY, revision))
         for form, secret in self._imported.candidates(key_string):
             known = self._recall(form, at_least_revision, self._forms)
             if known is None:
                 return None
             if known.entry.is_found_by(form):
                 return self._answer(known, secret, question)
-        return self._deny(DenialReason.INVALID_API_KEY, question, _NOTHING._replace(revision=revision))
+        return self._deny(DenialReason.INVALID_API_KEY, question, _Known(_NOBODY, revision))
 
     async def _find(self, key_string: str, at_least_revision: int) -> tuple[_Known, str]:
         """The key that the credential names, and its secret. Raises as `verify` does."""
         presented = key_format.parse(key_string)
         if presented is None or not self._hasher.is_genuine_key_id(presented.key_id):
             return await self._find_imported(key_string, at_least_revision)
-        key_id, secret = presented
+        key_id, secret = presented.key_id, presented.secret
         assert secret is not None, "else memory would have told"
         known = self._recall(key_id, at_least_revision, self._own)
         return known or await self._obtain(key_id, at_least_revision, self._own), secret
