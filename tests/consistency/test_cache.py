@@ -70,8 +70,9 @@ def test_nothing_is_left_of_records_that_went() -> None:
     cache = RecordCache(10)
     for number in range(100):
         load(cache, f"key-{number}", record(f"key-{number}", tenant_id=f"tenant-{number}", role_numbers=(number,)))
-    assert len(cache._dependents) == 20
+    assert (len(cache._together), len(cache._dependents)) == (10, 20)
     cache.apply(2, [Change("key", f"key-{number}") for number in range(100)])
+    assert not cache._together
     assert not cache._dependents
 
 

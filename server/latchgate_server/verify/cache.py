@@ -68,7 +68,9 @@ class RecordCache:
         self._size = size
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._absent: OrderedDict[str, Entry] = OrderedDict()
-        self._dependents: dict[Change, set[str]] = {}
+        # Records that go with the same changes are kept together: a tenant's keys have few different sets of roles.
+        self._together: dict[tuple[Change, ...], set[str]] = {}
+        self._dependents: dict[Change, set[tuple[Change, ...]]] = {}
         self._life = 0
         self.applied_revision = 0
         self.imports = ImportFilter()
@@ -137,8 +139,13 @@ class RecordCache:
         if key_id == entry.record.identity.key_id:
             key_id = entry.record.identity.key_id  # one text where both are the same
         self._entries[key_id] = entry
-        for change in _causes(key_id, entry.record):
-            self._dependents.setdefault(change, set()).add(key_id)
+        causes = _causes(key_id, entry.record)
+        together = self._together.get(causes)
+        if together is None:
+            together = self._together[causes] = set()
+            for change in causes:
+                self._dependents.setdefault(change, set()).add(causes)
+        together.add(key_id)
 
     def _make_room(self) -> None:
         for _ in range(_PASSED_OVER):
@@ -168,6 +175,7 @@ class RecordCache:
         observability.EVICTIONS["restart"].inc(len(self._entries))
         self._entries.clear()
         self._absent.clear()
+        self._together.clear()
         self._dependents.clear()
         self.imports.restart()
         self.applied_revision = revision
@@ -176,6 +184,7 @@ class RecordCache:
         if change.entity == "all":
             self._entries.clear()
             self._absent.clear()
+            self._together.clear()
             self._dependents.clear()
             self.imports.note_change()
         elif change.entity == "key":
@@ -190,27 +199,34 @@ class RecordCache:
             self._drop_dependents(change)
 
     def _drop_dependents(self, change: Change) -> None:
-        for key_id in list(self._dependents.get(change, ())):
-            self._drop(key_id)
+        for causes in list(self._dependents.get(change, ())):
+            for key_id in list(self._together[causes]):
+                self._drop(key_id)
 
     def _drop(self, key_id: str) -> None:
         self._absent.pop(key_id, None)
         entry = self._entries.pop(key_id, None)
         if entry is None or entry.record is None:
             return
-        for change in _causes(key_id, entry.record):
+        causes = _causes(key_id, entry.record)
+        together = self._together[causes]
+        together.discard(key_id)
+        if together:
+            return
+        del self._together[causes]
+        for change in causes:
             dependents = self._dependents[change]
-            dependents.discard(key_id)
+            dependents.discard(causes)
             if not dependents:
                 del self._dependents[change]
 
 
-def _causes(asked_for: str, record: Record) -> Iterable[Change]:
+def _causes(asked_for: str, record: Record) -> tuple[Change, ...]:
     """The changes, beside one of what it was asked for by, that the record must go with."""
+    causes = [Change("tenant", record.identity.tenant_id)]
     if asked_for != record.identity.key_id:
-        yield Change("key", record.identity.key_id)
-    yield Change("tenant", record.identity.tenant_id)
+        causes.append(Change("key", record.identity.key_id))
     if record.plan_id:
-        yield Change("plan", record.plan_id)
-    for number in record.role_numbers:
-        yield Change("role", str(number))
+        causes.append(Change("plan", record.plan_id))
+    causes.extend(Change("role", str(number)) for number in record.role_numbers)
+    return tuple(causes)
