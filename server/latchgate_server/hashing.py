@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -136,14 +135,14 @@ class SecretHasher:
     """Makes credentials, hashes secrets and proves them."""
 
     def __init__(self, peppers: Peppers, tag_key: bytes, entropy: Entropy, threads: int | None = None) -> None:
-        """tag_key: keys the tag in key ids. threads: how many hashes are made at once; None: one for each processor."""
+        """tag_key: keys the tag in key ids. threads: how many hashes are made at once; None: as HashThreads has it."""
         self._peppers = peppers
         self._tag_key = tag_key
         # A first call asks about its key id more than once.
         self._is_genuine = lru_cache(_KEY_IDS_REMEMBERED)(partial(key_format.is_genuine_key_id, tag_key=tag_key))
         self._entropy = entropy
         self._memory_digest = hashlib.blake2b(digest_size=16, key=entropy.bytes(32))
-        self._threads = HashThreads(threads or os.cpu_count() or 1)
+        self._threads = HashThreads(threads)
         self._imported = 0
 
     @property

@@ -71,7 +71,8 @@ async def settle() -> None:
 
 
 @pytest.fixture
-def world() -> World:
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(loader_module, "SECOND_QUERY_SECONDS", 0.0)
     return World()
 
 
@@ -103,6 +104,26 @@ async def test_a_call_never_gets_a_load_that_was_sent_before_it_began(world: Wor
     assert not late.done()
     world.database.queries[1].finish(revision=2)
     assert (await late).revision == 2
+
+
+async def test_a_second_query_goes_beside_one_that_takes_long_and_not_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader_module, "SECOND_QUERY_SECONDS", 0.05)
+    calls = [await world.call("a"), await world.call("b"), await world.call("c")]
+    assert world.asked == [["a"]]
+    world.database.queries[0].finish()
+    await settle()
+    assert world.asked == [["a"], ["b", "c"]], "who came meanwhile shares the next"
+    calls.append(await world.call("d"))
+    assert len(world.asked) == 2
+    async with asyncio.timeout(10):
+        while len(world.asked) == 2:
+            await asyncio.sleep(0.001)
+    assert world.asked[2] == ["d"]
+    for query in world.database.queries[1:]:
+        query.finish()
+    await asyncio.gather(*calls)
 
 
 async def test_calls_that_come_while_two_queries_are_under_way_share_the_next(world: World) -> None:

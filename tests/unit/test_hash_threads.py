@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
@@ -129,3 +131,24 @@ async def test_once_closed_nobody_waits_any_more(pool: Pool) -> None:
         await pool.threads.run(str, is_short=True)
     pool.go_on.set()
     assert await in_time(busy) == "busy", "what a thread has begun it ends"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a priority is that of a whole process")
+async def test_the_threads_give_way_to_the_event_loop() -> None:
+    threads = HashThreads(1)
+    try:
+        async with asyncio.timeout(10):
+            theirs = await threads.run(lambda: os.getpriority(os.PRIO_PROCESS, 0), is_short=True)
+    finally:
+        threads.close()
+    assert theirs > os.getpriority(os.PRIO_PROCESS, 0), "nicer"
+
+
+@pytest.mark.parametrize(("processors", "threads"), [(None, 1), (1, 1), (2, 1), (8, 7)])
+def test_one_processor_is_left_to_the_event_loop(
+    processors: int | None, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: processors)
+    made = HashThreads()
+    made.close()
+    assert made._idle == threads
