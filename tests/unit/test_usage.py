@@ -189,7 +189,7 @@ def test_memory_is_bounded_and_counters_are_given_up_last() -> None:
     for number in range(20_000):
         slot = tallies.slot(RECORDS[number % 4].identity if number % 2 else record_of(f"key_{number}").identity)
         assert slot is not None
-        tallies.count(slot, (1, 0), 1)
+        tallies.count(slot, 1, 0, 1)
         tallies.use(slot, number, 0, "ann", Question(client_ip=f"10.{number % 250}.{number // 250}.1", request=info))
     assert tallies._characters <= tallying.DESCRIPTIONS + 5_000
     assert tallies._uses <= tallying.USES

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 
 from latchgate_server import observability
 from latchgate_server.core import bounds
 from latchgate_server.core.addresses import canonical_address
 from latchgate_server.core.model import Identity, Question, RequestInfo
+from latchgate_server.core.record import Record
 from latchgate_server.core.redaction import kept, kept_request
-from latchgate_server.core.usage import ALLOWED, HOUR, Event, KeyTally, Source, Use
+from latchgate_server.core.usage import ALLOWED, HOUR, KeyTally, Source, Use
+from latchgate_server.core.verification import Verification
 
 KEYS = 100_000
 COUNTERS = 500_000
@@ -34,20 +35,21 @@ class Slot:
 
     Most keys have one outcome in an hour and one address, so these are kept without a dictionary around them.
 
-    at, count: hour and outcome of the latest decisions, and how many there were in a row; counts: of those before.
+    hour, outcome, count: of the latest decisions, and how many there were in a row; counts: of those before.
     client_ip, source: the address that was used last; sources: all of them, where there are several.
     loose: characters of the latest use's description, where that use is not among the single ones.
     """
 
     __slots__ = (
-        "at",
         "client_ip",
         "count",
         "counts",
         "first_time",
+        "hour",
         "key_id",
         "last",
         "loose",
+        "outcome",
         "source",
         "sources",
         "tenant_id",
@@ -57,7 +59,8 @@ class Slot:
     def __init__(self, identity: Identity) -> None:
         self.key_id = identity.key_id
         self.tenant_id = identity.tenant_id
-        self.at: _Counter | None = None
+        self.hour = 0
+        self.outcome = ALLOWED
         self.count = 0
         self.counts: dict[_Counter, int] | None = None
         self.first_time = 0.0
@@ -71,8 +74,9 @@ class Slot:
     def all_counts(self) -> dict[_Counter, int]:
         """Decisions by hour and outcome."""
         counts = dict(self.counts or {})
-        if self.at is not None:
-            counts[self.at] = counts.get(self.at, 0) + self.count
+        if self.count:
+            at = self.hour, self.outcome
+            counts[at] = counts.get(at, 0) + self.count
         return counts
 
     def all_sources(self) -> dict[str, Source]:
@@ -110,38 +114,29 @@ class Tallies:
             slot = self._slots[identity.key_id] = Slot(identity)
         return slot
 
-    def note(self, events: Sequence[Event]) -> None:
-        """Count a stretch of decisions, and note those among them that are uses."""
-        slots = self._slots
-        for now, verification, question, record in events:
-            if record is None:
-                continue
-            identity = record.identity
-            slot = slots.get(identity.key_id) or self.slot(identity)
-            if slot is None:
-                continue
-            reason = verification.denial_reason
-            outcome = ALLOWED if reason is None else int(reason)
-            at = (int(now // HOUR), outcome)
-            if at == slot.at:
-                slot.count += 1
-            else:
-                self.count(slot, at, 1)
-            if verification.record is not None:
-                self.use(slot, now, outcome, verification.user, question)
+    def note(self, now: float, verification: Verification, question: Question, record: Record) -> None:
+        """Count a decision about a key, and note it where it is a use. now: Unix seconds."""
+        slot = self.slot(record.identity)
+        if slot is None:
+            return
+        reason = verification.denial_reason
+        outcome = ALLOWED if reason is None else int(reason)
+        self.count(slot, int(now // HOUR), outcome, 1)
+        if verification.record is not None:
+            self.use(slot, now, outcome, verification.user, question)
 
-    def count(self, slot: Slot, at: _Counter, count: int) -> None:
-        """Count decisions of one hour and outcome."""
-        if at != slot.at:
+    def count(self, slot: Slot, hour: int, outcome: int, count: int) -> None:
+        """Count decisions, one or more. hour: since 1970."""
+        if hour != slot.hour or outcome != slot.outcome:
             counts = slot.counts
-            if counts is None or at not in counts:
+            if counts is None or (hour, outcome) not in counts:
                 if self._counters >= COUNTERS:
                     observability.USAGE_DROPPED.labels("counter").inc(count)
                     return
                 self._counters += 1
-            if slot.at is not None:
+            if slot.count:
                 slot.counts = slot.all_counts()
-            slot.at, slot.count = at, 0
+            slot.hour, slot.outcome, slot.count = hour, outcome, 0
         slot.count += count
 
     def use(self, slot: Slot, now: float, outcome: int, user: str, question: Question) -> None:
@@ -164,7 +159,7 @@ class Tallies:
             self._dropped_uses += 1
             if not uses:
                 self._characters -= slot.loose
-                slot.loose = sum(map(len, request or ()))
+                slot.loose = 0 if request is None else _characters(request)
                 return
             self._forget(slot, 1)
         uses.append(slot.last)
@@ -215,7 +210,7 @@ class Tallies:
         if self._characters > DESCRIPTIONS:
             observability.USAGE_DROPPED.labels("description").inc()
             return None
-        self._characters += sum(map(len, request))
+        self._characters += _characters(request)
         return request
 
     def _forget(self, slot: Slot, count: int) -> None:
@@ -224,7 +219,7 @@ class Tallies:
             return
         for _, _, _, _, request in slot.uses[:count]:
             if request is not None:
-                self._characters -= sum(map(len, request))
+                self._characters -= _characters(request)
         del slot.uses[:count]
         self._uses -= count
 
@@ -246,6 +241,10 @@ class Tallies:
             source = sources[client_ip] = Source(now, now, count)
         slot.client_ip, slot.source = client_ip, source
         slot.sources = sources if len(sources) > 1 else None
+
+
+def _characters(request: RequestInfo) -> int:
+    return len(request.method) + len(request.host) + len(request.path) + len(request.user_agent)
 
 
 def _kept_use(event: _UseEvent) -> Use:

@@ -1,8 +1,8 @@
 """Collects what keys are used for, and has it written once a second.
 
-A verification leaves a tuple behind, and nothing else happens on its path. Tuples are counted a stretch at a time, in
-less than a millisecond each. What was counted is written in batches; one that the database does not take is tried again
-as it is, so that nothing is lost and nothing counted twice. Memory is bounded: where the database stays away, single
+A verification is counted where it is decided, by a few additions; whoever else wants to know of it is told later, a
+stretch of them at a time. What was counted is written in batches; one that the database does not take is tried again as
+it is, so that nothing is lost and nothing counted twice. Memory is bounded: where the database stays away, single
 uses and addresses are given up first, counters last, and a metric counts both.
 
 Only who has proven a key's secret leaves more than a count behind. Keys that do not exist leave nothing.
@@ -28,7 +28,7 @@ from latchgate_server.core.verification import Verification
 from latchgate_server.verify.tally import Tallies
 
 STRETCH = 64
-"""How many verifications are counted in one go: so few that what they leave behind stays in the processor's cache."""
+"""How many verifications others are told of in one go: so few that it takes less than a millisecond."""
 
 FLUSH_SECONDS = 1.0
 CLOSE_SECONDS = 5.0
@@ -48,7 +48,7 @@ class Observer(Protocol):
 
 
 class Notices(Observer, Protocol):
-    """Whoever tells of what stands out."""
+    """Whoever tells of what stands out. Of allowed decisions it may hear or not."""
 
     def note_written(self, written: Written) -> None:
         """Take what writing brought to light."""
@@ -64,6 +64,7 @@ class UsageCollector:
         self._now = clock.now
         self._notices = notices
         self._observers = (notices, *observers)
+        self._tells_all = bool(observers)
         self._events: list[Event] = []
         self._tallies = Tallies()
         self._sequence = 0
@@ -75,10 +76,13 @@ class UsageCollector:
 
     def record(self, verification: Verification, question: Question, record: Record | None) -> None:
         """Note a decision. record: of the key that was asked for, None where there is none."""
-        events = self._events
-        events.append((self._now(), verification, question, record))
-        if len(events) >= STRETCH:
-            self._count()
+        now = self._now()
+        if record is not None:
+            self._tallies.note(now, verification, question, record)
+        if self._tells_all or verification.denial_reason is not None:
+            self._events.append((now, verification, question, record))
+            if len(self._events) >= STRETCH:
+                self._tell()
 
     def record_cached(
         self, identity: Identity, time: float, client_ip: str, allowed: int, denied: Mapping[DenialReason, int]
@@ -93,14 +97,13 @@ class UsageCollector:
         total = 0
         for outcome, count in [(ALLOWED, allowed), *((int(reason), count) for reason, count in denied.items())]:
             if count > 0:
-                self._tallies.count(slot, (int(time // HOUR), outcome), count)
+                self._tallies.count(slot, int(time // HOUR), outcome, count)
                 total += count
         if total:
             self._tallies.use_cached(slot, time, client_ip, identity.user, total)
 
-    def _count(self) -> None:
+    def _tell(self) -> None:
         events, self._events = self._events, []
-        self._tallies.note(events)
         for observer in self._observers:
             observer.note(events)
 
@@ -126,7 +129,7 @@ class UsageCollector:
         """Write what was collected before this call. False where the database did not take all of it."""
         async with self._flushing:
             began = self._clock.now()
-            self._count()
+            self._tell()
             # First what an earlier flush has left, if any, and only then what came since.
             rounds = 2 if self._batch or self._tallies.has_sealed else 1
             for _ in range(rounds):
