@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from wsgiref.simple_server import WSGIServer
+from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, start_http_server
-
-_SECONDS = 0.05
 
 
 @contextmanager
@@ -27,16 +22,6 @@ def metrics_server(address: str, registry: CollectorRegistry) -> Iterator[str]:
     try:
         yield f"{host}:{server.server_port}"
     finally:
-        _end(server, host.strip("[]"))
+        server.shutdown()
         server.server_close()
         thread.join()
-
-
-def _end(server: WSGIServer, host: str) -> None:
-    """End the server at once: it looks whether it is to end when somebody connects, and else twice a second."""
-    ending = threading.Thread(target=server.shutdown)
-    ending.start()
-    while ending.is_alive():
-        with suppress(OSError):
-            socket.create_connection((host, server.server_port), _SECONDS).close()
-        ending.join(_SECONDS)
