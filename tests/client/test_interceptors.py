@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent import futures
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple, cast
@@ -136,12 +136,14 @@ async def address(kind: str, server: ServerProcess) -> AsyncIterator[str]:
         yield made
 
 
-async def ask(address: str, method: str, *metadata: tuple[str, str]) -> Outcome:
-    """Call a method as anybody would."""
+async def ask(
+    address: str, method: str, *metadata: tuple[str, str], messages: Sequence[bytes] = (b"1", b"2", b"3")
+) -> Outcome:
+    """Call a method as anybody would. messages: of a stream; who is refused while sending may see INTERNAL instead."""
     path = method if method.startswith("/") else f"/shop.Orders/{method}"
     arity = ARITIES.get(method, "unary_unary")
     async with grpc.aio.insecure_channel(address) as channel:
-        request: Any = iter([b"1", b"2", b"3"]) if arity.startswith("stream") else b"1"
+        request: Any = iter(messages) if arity.startswith("stream") else b"1"
         call = getattr(channel, arity)(path)(request, metadata=metadata, timeout=20)
         responses = []
         with suppress(grpc.aio.AioRpcError):
@@ -158,7 +160,7 @@ async def test_a_handler_of_any_arity_is_told_who_calls(house: House, address: s
     assert outcome.code is grpc.StatusCode.OK
     assert b" ".join(outcome.responses).split() == [expected] * (1 if method == "Get" else 3)
     for metadata in ((), (("authorization", "Bearer nonsense"),)):
-        refused = await ask(address, method, *metadata)
+        refused = await ask(address, method, *metadata, messages=())
         assert (refused.code, refused.responses) == (grpc.StatusCode.UNAUTHENTICATED, [])
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
@@ -31,6 +33,10 @@ async def opened(address: str, patience: float = GENEROUS) -> AsyncIterator[Valk
         yield store
     finally:
         await store.close()
+        with warnings.catch_warnings():
+            # Of a call that was given up while it connected, the library leaves the connection for Python to find.
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
 
 
 async def taken(store: ValkeyRates, *rates: HeldRate, times: int = 1) -> int:
