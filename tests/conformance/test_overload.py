@@ -162,7 +162,7 @@ async def test_what_a_call_waited_for_its_turn_is_taken_off_its_deadline(slow: S
         calls = send_together(slow, channel, 1)
         time.sleep(0.5)
         await ends(calls)
-    assert slow.remaining[0] <= DEADLINE_SECONDS - 0.5
+    assert slow.remaining[0] <= DEADLINE_SECONDS - 0.25, "half a second, but for what it took to arrive"
 
 
 async def test_what_was_taken_up_before_the_end_is_served(slow: Slow) -> None:
