@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import statistics
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,6 +23,8 @@ from tests.support.upstream import Upstream
 
 # What `latchgate envoy-config` lets a check take.
 TIMEOUT = 0.5
+# And what it lets a connection to Latchgate take.
+CONNECT_TIMEOUT = 0.25
 LEASE = 1.0
 
 
@@ -177,3 +180,13 @@ def test_a_replica_that_is_gone_costs_a_retry_and_no_request(site: Site, key: st
     assert {site.get(key, "half_dead").status for _ in range(6)} == {200}
     (retried,) = site.envoy.admin("/stats?filter=half_dead.upstream_rq_retry_success").splitlines()
     assert int(retried.rpartition(" ")[2]) > 0
+
+
+def test_another_replica_is_asked_while_there_is_time(site: Site, key: str) -> None:
+    took = []
+    for _ in range(20):
+        began = time.monotonic()
+        assert site.get(key, "half_dead").status == 200
+        took.append(time.monotonic() - began)
+    retried = [seconds for seconds in took if seconds > CONNECT_TIMEOUT]
+    assert statistics.median(retried) < TIMEOUT, "else a filter as it is printed would have given most of them up"
