@@ -12,6 +12,7 @@ import pytest
 
 from latchgate_server.embedded import running_postgres
 from tests.support.postgres import Postgres
+from tests.support.server import make_root_key
 
 HERE = Path(__file__).parent
 FIRST = ("consistency", "e2e", "envoy", "reliability", "attack", "fuzz", "limits", "client", "conformance")
@@ -49,6 +50,18 @@ def postgres() -> Iterator[Postgres]:
             yield server
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def module_database(postgres: Postgres) -> str:
+    """A migrated database that the tests of one file share."""
+    return postgres.new_database()
+
+
+@pytest.fixture(scope="module")
+def root_key(module_database: str) -> str:
+    """The key string of its first administrator."""
+    return make_root_key(module_database)
 
 
 @pytest.fixture

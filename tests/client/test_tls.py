@@ -13,8 +13,7 @@ from latchgate import TLS, AsyncClient, CallFailed, Client, NotAuthenticated, Pe
 from tests.client.blocking import open_admin
 from tests.conformance.house import House
 from tests.support.certificates import Authority, Pair
-from tests.support.postgres import Postgres
-from tests.support.server import Admin, ServerProcess, make_root_key
+from tests.support.server import Admin, ServerProcess
 
 
 @pytest.fixture(scope="module")
@@ -29,20 +28,10 @@ def own(authority: Authority) -> Pair:
 
 
 @pytest.fixture(scope="module")
-def database(postgres: Postgres) -> str:
-    return postgres.new_database()
-
-
-@pytest.fixture(scope="module")
-def root_key(database: str) -> str:
-    return make_root_key(database)
-
-
-@pytest.fixture(scope="module")
-def by_key(database: str, root_key: str, authority: Authority) -> Iterator[ServerProcess]:
+def by_key(module_database: str, root_key: str, authority: Authority) -> Iterator[ServerProcess]:
     """Over TLS, with a key of the caller's."""
     settings = {**authority.issue("server").settings(), "verify_auth": "key"}
-    with ServerProcess(database, settings) as process:
+    with ServerProcess(module_database, settings) as process:
         yield process
 
 
@@ -54,7 +43,7 @@ def house(by_key: ServerProcess, root_key: str, authority: Authority) -> Iterato
 
 
 @pytest.fixture(scope="module")
-def by_certificate(database: str, root_key: str, authority: Authority) -> Iterator[ServerProcess]:
+def by_certificate(module_database: str, root_key: str, authority: Authority) -> Iterator[ServerProcess]:
     """Over mTLS."""
     settings = {
         **authority.issue("server").settings(),
@@ -62,7 +51,7 @@ def by_certificate(database: str, root_key: str, authority: Authority) -> Iterat
         "verify_auth": "mtls",
         "admin_client_cert": "require",
     }
-    with ServerProcess(database, settings) as process:
+    with ServerProcess(module_database, settings) as process:
         yield process
 
 

@@ -9,6 +9,7 @@ import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -32,6 +33,14 @@ RECONNECT_SECONDS = 3.0
 
 GOAWAY = 7
 EVERY_STREAM = 2**31 - 1
+
+
+@pytest.fixture
+def authority(transport: str, tmp_path: Path) -> Authority:
+    """Who signs the certificates of servers with TLS."""
+    if transport != "grpcio":
+        pytest.skip("TLS is grpcio's")
+    return Authority(tmp_path)
 
 
 @pytest.fixture
@@ -110,12 +119,9 @@ async def test_no_call_is_lost_when_one_of_two_servers_ends_under_load(
 
 
 async def test_over_tls_no_call_is_lost_with_a_delay_where_clients_look_at_health(
-    module_database: str, key: str, transport: str, tmp_path_factory: pytest.TempPathFactory
+    module_database: str, key: str, authority: Authority
 ) -> None:
     """Two servers restarted in turn; without TLS clients are told to go instead."""
-    if transport != "grpcio":
-        pytest.skip("TLS is grpcio's")
-    authority = Authority(tmp_path_factory.mktemp("certificates"))
     settings = {**authority.issue("server").settings(), "drain_delay": "1s"}
     with ServerProcess(module_database, settings) as first, ServerProcess(module_database, settings) as second:
         for server in (first, second):
@@ -134,11 +140,8 @@ async def test_over_tls_no_call_is_lost_with_a_delay_where_clients_look_at_healt
 
 
 async def test_over_tls_no_call_is_lost_of_clients_that_ignore_health_where_connections_are_renewed(
-    module_database: str, key: str, transport: str, tmp_path_factory: pytest.TempPathFactory
+    module_database: str, key: str, authority: Authority
 ) -> None:
-    if transport != "grpcio":
-        pytest.skip("TLS is grpcio's")
-    authority = Authority(tmp_path_factory.mktemp("certificates"))
     settings = {**authority.issue("server").settings(), "tls_connection_age": "1s"}
     with ServerProcess(module_database, settings) as staying, ServerProcess(module_database, settings) as ending:
         async with AsyncExitStack() as stack:

@@ -57,7 +57,7 @@ def postgres() -> Iterator[OwnPostgres]:
 
 
 @pytest.fixture(scope="module")
-def database(postgres: OwnPostgres) -> str:
+def module_database(postgres: OwnPostgres) -> str:
     """Its one database, as an operator prepares it."""
     done = run_command("migrate", env=environment(postgres.url, lease="1s"))
     assert done.returncode == 0, done.stderr
@@ -65,8 +65,8 @@ def database(postgres: OwnPostgres) -> str:
 
 
 @pytest.fixture(scope="module")
-def proxy(database: str) -> Iterator[FaultProxy]:
-    with FaultProxy(database) as proxy:
+def proxy(module_database: str) -> Iterator[FaultProxy]:
+    with FaultProxy(module_database) as proxy:
         yield proxy
 
 
@@ -102,12 +102,12 @@ class Scene:
 
 
 @pytest.fixture
-def scene(steady: Replica, exposed: Replica, proxy: FaultProxy, database: str) -> Iterator[Scene]:
+def scene(steady: Replica, exposed: Replica, proxy: FaultProxy, module_database: str) -> Iterator[Scene]:
     key, other = make_key(steady), make_key(steady)
     for replica in (steady, exposed):
         for key_string in (key.key_string, other.key_string):
             wait_until(lambda replica=replica, key_string=key_string: replica.allows(key_string))  # type: ignore[misc]
-    yield Scene(steady, exposed, proxy, database, key, other)
+    yield Scene(steady, exposed, proxy, module_database, key, other)
     proxy.restore()
     wait_until(lambda: exposed.allows(other.key_string))
 
@@ -273,11 +273,11 @@ def test_without_the_database_nothing_is_decided_after_a_lease(scene: Scene) -> 
 
 
 def test_serve_cached_goes_on_for_as_long_as_it_was_told_and_says_so(
-    steady: Replica, database: str, root_key: str
+    steady: Replica, module_database: str, root_key: str
 ) -> None:
     key = make_key(steady)
     settings = {"on_database_loss": "serve_cached", "max_staleness": "3s"}
-    with FaultProxy(database) as proxy, serving(proxy.url, root_key, **settings) as replica:
+    with FaultProxy(module_database) as proxy, serving(proxy.url, root_key, **settings) as replica:
         assert not replica.verify(key.key_string).stale
         gone_at = take_the_database_away(proxy)
         wait_until(lambda: replica.verify(key.key_string).stale, LEASE + TOLERANCE)

@@ -13,13 +13,6 @@ import pytest
 from tests.consistency.mutants.catalogue import MUTANTS
 from tests.consistency.mutants.mutant import BrokenPromise, Mutant
 from tests.consistency.world import Deployment, open_deployment, open_world
-from tests.support.postgres import Postgres
-
-
-@pytest.fixture(scope="module")
-def module_database(postgres: Postgres) -> str:
-    """The database of this file."""
-    return postgres.new_database()
 
 
 @pytest.fixture(scope="module")

@@ -26,20 +26,22 @@ from tests.support.server import environment, is_alive, run_command
 from tests.support.waiting import wait_until
 
 
-def test_a_process_that_ends_takes_its_row_along(steady: Replica, database: str, root_key: str) -> None:
-    before = processes(database)
-    with serving(database, root_key) as replica:
-        [itself] = processes(database) - before
+def test_a_process_that_ends_takes_its_row_along(steady: Replica, module_database: str, root_key: str) -> None:
+    before = processes(module_database)
+    with serving(module_database, root_key) as replica:
+        [itself] = processes(module_database) - before
         replica.process.signal(signal.SIGTERM)
         assert replica.process.stop() == 0
-        assert itself not in processes(database)
+        assert itself not in processes(module_database)
     propagation, took = revoke(steady, make_key(steady))
     assert propagation.leases_expired == 0
     assert took < LEASE
 
 
-def test_a_process_that_crashes_delays_one_mutation_by_a_lease(steady: Replica, database: str, root_key: str) -> None:
-    with serving(database, root_key) as replica:
+def test_a_process_that_crashes_delays_one_mutation_by_a_lease(
+    steady: Replica, module_database: str, root_key: str
+) -> None:
+    with serving(module_database, root_key) as replica:
         replica.process.kill()
     propagation, took = revoke(steady, make_key(steady))
     assert propagation.leases_expired <= 1  # the making of the key may have waited for it
@@ -50,9 +52,9 @@ def test_a_process_that_crashes_delays_one_mutation_by_a_lease(steady: Replica, 
 
 
 @pytest.fixture(scope="module")
-def crew(database: str, root_key: str) -> Iterator[Replica]:
+def crew(module_database: str, root_key: str) -> Iterator[Replica]:
     """Two workers on the same ports."""
-    with serving(database, root_key, workers="2") as replica:
+    with serving(module_database, root_key, workers="2") as replica:
         yield replica
 
 
@@ -81,14 +83,14 @@ def test_the_metrics_of_all_workers_are_shown_in_one_place(steady: Replica, crew
     assert sum(value for name, value in shown.items() if name.startswith("latchgate_verify_seconds_count")) >= 30
 
 
-def test_a_worker_that_crashes_is_replaced(steady: Replica, crew: Replica, database: str) -> None:
+def test_a_worker_that_crashes_is_replaced(steady: Replica, crew: Replica, module_database: str) -> None:
     key = make_key(steady)
-    before = processes(database)
+    before = processes(module_database)
     first, second = crew.process.worker_pids
     os.kill(first, signal.SIGKILL)
-    wait_until(lambda: len(processes(database) - before) == 1)
+    wait_until(lambda: len(processes(module_database) - before) == 1)
     revoke(steady, make_key(steady))
-    assert len(processes(database)) == len(before), "one came, and the one that crashed is forgotten"
+    assert len(processes(module_database)) == len(before), "one came, and the one that crashed is forgotten"
     assert set(crew.process.worker_pids) - {first} > {second}
     # With the one that was there before stopped, whoever answers is the new one.
     os.kill(second, signal.SIGSTOP)
@@ -107,27 +109,29 @@ def answers_quickly(replica: Replica, key: NewKey) -> bool:
         return False
 
 
-def test_a_supervisor_that_is_told_to_end_ends_its_workers_first(crew: Replica, steady: Replica, database: str) -> None:
-    before, workers = processes(database), crew.process.worker_pids
+def test_a_supervisor_that_is_told_to_end_ends_its_workers_first(
+    crew: Replica, steady: Replica, module_database: str
+) -> None:
+    before, workers = processes(module_database), crew.process.worker_pids
     crew.process.signal(signal.SIGTERM)
     assert crew.process.stop() == 0
     assert not any(map(is_alive, workers))
-    assert len(before - processes(database)) == 2
+    assert len(before - processes(module_database)) == 2
 
 
-def test_workers_end_when_their_supervisor_is_killed(database: str, root_key: str) -> None:
-    before = processes(database)
-    with serving(database, root_key, workers="2") as replica:
+def test_workers_end_when_their_supervisor_is_killed(module_database: str, root_key: str) -> None:
+    before = processes(module_database)
+    with serving(module_database, root_key, workers="2") as replica:
         workers = replica.process.worker_pids
-        crew_of_two = processes(database) - before
+        crew_of_two = processes(module_database) - before
         assert len(crew_of_two) == 2
         replica.process.signal(signal.SIGKILL)
         wait_until(lambda: not any(map(is_alive, workers)))
-    assert not crew_of_two & processes(database), "they ended in good order"
+    assert not crew_of_two & processes(module_database), "they ended in good order"
 
 
-def test_several_workers_on_a_unix_socket_are_refused_in_one_line(database: str, tmp_path: Path) -> None:
-    settings = environment(database, workers="2", verify_listen=f"unix:{tmp_path}/verify.sock")
+def test_several_workers_on_a_unix_socket_are_refused_in_one_line(module_database: str, tmp_path: Path) -> None:
+    settings = environment(module_database, workers="2", verify_listen=f"unix:{tmp_path}/verify.sock")
     refused = run_command("serve", env=settings)
     assert refused.returncode == 1
     [line] = refused.stderr.splitlines()

@@ -21,7 +21,6 @@ from latchgate_server.storage.quota_ledger import PostgresQuotaLedger
 from latchgate_server.verify.limits import LimitCharger
 from latchgate_server.verify.quotas import Borrowed, Quotas
 from latchgate_server.verify.rates import LocalRates
-from tests.support.postgres import Postgres
 from tests.support.still_clock import StillClock
 
 _names = itertools.count(1)
@@ -55,11 +54,6 @@ def quota_of(
 ) -> HeldQuota:
     quota = Quota(name or f"quota-{next(_names)}", limit, period)
     return HeldQuota(HeldLimit(Holder.KEY, "lg_lineage", "acme", quota, reset or Reset(0, 0, 0.0)), quota)
-
-
-@pytest.fixture(scope="module")
-def module_database(postgres: Postgres) -> str:
-    return postgres.new_database()
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,6 @@ import asyncpg
 import pytest
 
 from tests.storage.prompt import Prompt
-from tests.support.postgres import Postgres
-
-
-@pytest.fixture(scope="module")
-def module_database(postgres: Postgres) -> str:
-    """A migrated database."""
-    return postgres.new_database()
 
 
 @pytest.fixture

@@ -13,27 +13,21 @@ from latchgate_server.storage.pool import create_pool
 from latchgate_server.storage.usage_writer import PostgresUsageWriter
 from latchgate_server.system import SystemClock
 from tests.storage.prompt import Prompt
-from tests.support.postgres import Postgres
 
 PATIENCE = 30.0
 KEY_IDS = [f"{letter}{number}" for number in range(10) for letter in "aBcD"]
 
 
-@pytest.fixture(scope="module")
-def database(postgres: Postgres) -> str:
-    return postgres.new_database()
-
-
 @pytest.fixture
-async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
-    made = await create_pool(database, PATIENCE, 3)
+async def pool(module_database: str) -> AsyncIterator[asyncpg.Pool]:
+    made = await create_pool(module_database, PATIENCE, 3)
     yield made
     made.terminate()
 
 
 @pytest.fixture(scope="module", autouse=True)
-async def keys(database: str) -> None:
-    prompt = Prompt(await asyncpg.connect(database))
+async def keys(module_database: str) -> None:
+    prompt = Prompt(await asyncpg.connect(module_database))
     await prompt.insert("tenants", tenant_id="acme", limits="[]")
     for key_id in KEY_IDS:
         await prompt.insert("keys", key_id=key_id, tenant_id="acme", lineage_id=key_id, state="ACTIVE", limits="[]")

@@ -35,6 +35,7 @@ def charge_part(charge: Charge, shape: str) -> bytes:
         if len(_fixed_parts) >= _SHAPES:
             _fixed_parts.clear()
         fixed = _fixed_parts[shape] = [_fixed(status.held).SerializeToString() for status in charge.statuses]
+    assert len(fixed) == len(charge.statuses), "limits of one shape are as many"
     part = b""
     for place, stands in enumerate(charge.statuses):
         status = fixed[place] + _remaining_part(stands.remaining)

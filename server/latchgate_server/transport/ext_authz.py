@@ -109,13 +109,13 @@ class AuthorizationServicer:
         """Check of a serialised request, where memory alone can tell; else, and where something fails, None."""
         try:
             if self._callers is None:
-                return self._answer_from_memory(self._verifier, self._asked(_read(payload)))
+                return self._recall(payload)
             return self._callers.answer_at_once(payload, metadata, peer, self._recall)
         except Exception:  # noqa: BLE001 - Check meets the same, and knows what to tell
             return None
 
     def _recall(self, payload: bytes) -> bytes | None:
-        """The same for an Envoy that was let in."""
+        """The same for an Envoy that may ask."""
         return self._answer_from_memory(self._verifier, self._asked(_read(payload)))
 
     async def Check(self, request: ext_authz_pb2.CheckRequest, context: Context) -> bytes:  # noqa: N802 - Envoy's name

@@ -70,13 +70,13 @@ class VerifyServicer:
         """
         try:
             if self._callers is None:
-                return _from_memory(self._verifier, _REQUEST.FromString(payload))
+                return self._recall(payload)
             return self._callers.answer_at_once(payload, metadata, peer, self._recall)
         except Exception:  # noqa: BLE001 - Verify meets the same, and knows what to tell
             return None
 
     def _recall(self, payload: bytes) -> bytes | None:
-        """The same for a caller who was let in. Raises what is wrong with the request."""
+        """The same for whoever may ask. Raises what is wrong with the request."""
         return _from_memory(self._verifier, _REQUEST.FromString(payload))
 
     async def BatchVerify(self, request: verify_service_pb2.BatchVerifyRequest, context: Context) -> bytes:

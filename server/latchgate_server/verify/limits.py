@@ -106,7 +106,9 @@ def _statuses(
     limits: Limits, backlogs: Sequence[float], held: Sequence[Borrowed], now: float
 ) -> tuple[LimitStatus, ...]:
     """backlogs, held: afterwards. What other processes have borrowed of a quota counts as spent."""
+    assert len(backlogs) == len(limits.rates), "one of each"
     statuses = []
+    # By place: a strict `zip` is slow once it is compiled.
     for place, limit in enumerate(limits.rates):
         backlog = backlogs[place]
         statuses.append(LimitStatus(limit.held, remaining(backlog, limit.rate), backlog))

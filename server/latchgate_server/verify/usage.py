@@ -28,7 +28,8 @@ from latchgate_server.core.verification import Verification
 from latchgate_server.verify.tally import Tallies
 
 STRETCH = 64
-"""How many verifications others are told of in one go: so few that it takes less than a millisecond."""
+"""How many verifications others are told of, and about how many uses are made fit to be written, in one go: so few that
+it takes less than a millisecond."""
 
 FLUSH_SECONDS = 1.0
 CLOSE_SECONDS = 5.0
