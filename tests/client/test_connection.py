@@ -16,6 +16,7 @@ import pytest
 
 from latchgate import AdminClient, AsyncClient, Client, Unavailable, connection
 from tests.client.blocking import open_admin
+from tests.support.ports import free_ports
 from tests.support.postgres import Postgres
 from tests.support.server import ServerProcess, make_root_key
 
@@ -32,8 +33,9 @@ def database(postgres: Postgres) -> tuple[str, str]:
 @pytest.fixture(scope="module")
 def server(database: tuple[str, str]) -> Iterator[ServerProcess]:
     """A server that may be ended: it comes back where it was."""
-    with ServerProcess(database[0]) as running:
-        running.settings = {"verify_listen": running.verify_address, "admin_listen": running.admin_address}
+    verify, admin = free_ports(2)
+    listen = {"verify_listen": f"127.0.0.1:{verify}", "admin_listen": f"127.0.0.1:{admin}"}
+    with ServerProcess(database[0], listen) as running:
         yield running
 
 

