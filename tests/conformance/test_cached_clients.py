@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ from latchgate.v1 import key_pb2, tenant_pb2
 from tests.conformance.house import ROOT_TENANT, House
 from tests.conformance.test_usage import counted, eventually
 from tests.support.server import Admin, ServerProcess
+from tests.support.waiting import wait_until
 
 TRANSPORTS = ["native", "grpcio"]
 SECONDS = 20.0
@@ -108,16 +110,16 @@ def all_cached(clients: Sequence[Asks], key: str, **question: Any) -> None:
 def test_a_revocation_has_reached_every_cache_when_it_returns(
     clients: Sequence[Asks], house: House, other: ServerProcess, root_key: str
 ) -> None:
-    elsewhere = Admin(other.admin_address, root_key)
+    elsewhere, took = Admin(other.admin_address, root_key), []
     for turn in range(ROUNDS):
         key = house.key(permissions=["orders.read"])
         all_cached(clients, key.key_string, requires="orders.read")
         began = time.monotonic()
         (elsewhere if turn % 2 else house.root).RevokeKey(pb.RevokeKeyRequest(key_id=key.key.key_id))
-        took = time.monotonic() - began
+        took.append(time.monotonic() - began)
         answers = [client.verify(key.key_string, requires="orders.read") for client in clients]
         assert [answer.reason for answer in answers] == ["API_KEY_REVOKED"] * len(clients)
-        assert took < 2.2, "no lease had to run out"
+    assert statistics.median(took) < 0.9, "no lease had to run out"
     elsewhere.close()
 
 
@@ -163,6 +165,7 @@ def _update(request: Any, path: str) -> Any:
 
 
 def test_a_key_expires_in_every_cache_when_it_expires_at_the_server(clients: Sequence[Asks], house: House) -> None:
+    all_cached(clients, house.key().key_string)  # each has a lease now
     expires = Timestamp()
     expires.FromDatetime(datetime.now(UTC) + timedelta(seconds=3))
     key = house.key(expire_time=expires).key_string
@@ -205,16 +208,20 @@ def _all(counts: tuple[int, dict[str, int]]) -> list[int]:
 def test_a_client_that_nobody_asks_lets_its_lease_run_out_and_gets_another_at_the_next_call(
     kind: int, clients: Sequence[Asks], house: House
 ) -> None:
-    client, key = clients[kind], house.key()
-    until_cached(client, key.key_string)
-    ends_at = time.monotonic() + SECONDS
-    while client.cache_info().has_lease:
-        assert time.monotonic() < ends_at
-        time.sleep(0.05)
-    began = time.monotonic()
-    house.root.RevokeKey(pb.RevokeKeyRequest(key_id=key.key.key_id))
-    assert time.monotonic() - began < 0.9, "nobody waits for it"
-    assert client.verify(key.key_string).reason == "API_KEY_REVOKED"
+    client = clients[kind]
+
+    def seconds_to_revoke() -> float:
+        key = house.key()
+        until_cached(client, key.key_string)
+        wait_until(lambda: not client.cache_info().has_lease, SECONDS)
+        began = time.monotonic()
+        house.root.RevokeKey(pb.RevokeKeyRequest(key_id=key.key.key_id))
+        took = time.monotonic() - began
+        assert client.verify(key.key_string).reason == "API_KEY_REVOKED"
+        return took
+
+    # On a busy machine one may take as long for other reasons, and not each.
+    assert any(seconds_to_revoke() < 0.9 for _ in range(3)), "nobody waits for it"
     until_cached(client, house.key().key_string)
 
 
@@ -226,14 +233,20 @@ def test_a_key_with_limits_is_asked_about_every_time(clients: Sequence[Asks], ho
 
 
 def test_a_batch_takes_what_is_known_from_the_cache(server: ServerProcess, house: House, watcher: str) -> None:
-    first, second = house.key().key_string, house.key().key_string
+    known = house.key().key_string
     with Client(server.verify_address, key=watcher, cache=True) as client:
-        until_cached(client, first)
-        before = client.cache_info()
-        answers = client.verify_many([Query(key=second), Query(key=first), Query(key="garbage")])
-        after = client.cache_info()
-    assert [answer.allowed for answer in answers if isinstance(answer, Verification)] == [True, True, False]
-    assert after.hits == before.hits + 1
+
+        def hits() -> int:
+            """Of a batch with a key that is known, and one that is not."""
+            until_cached(client, known)
+            queries = [Query(key=house.key().key_string), Query(key=known), Query(key="garbage")]
+            before = client.cache_info().hits
+            answers = client.verify_many(queries)
+            assert [answer.allowed for answer in answers if isinstance(answer, Verification)] == [True, True, False]
+            return client.cache_info().hits - before
+
+        # It is 0 where a busy machine lets the lease run out in between.
+        assert next(filter(None, (hits() for _ in range(3))), 0) == 1
 
 
 def test_a_client_that_may_not_watch_asks_and_says_why(
@@ -242,12 +255,11 @@ def test_a_client_that_may_not_watch_asks_and_says_why(
     key = house.key(ROOT_TENANT, permissions=["latchgate.verify"]).key_string
     with Client(server.verify_address, key=key, cache=True) as client:
         ends_at = time.monotonic() + SECONDS
-        while not caplog.records and time.monotonic() < ends_at:
+        while "latchgate.watch" not in (info := client.cache_info()).problem:
+            assert time.monotonic() < ends_at, info
             assert client.verify(house.key().key_string).allowed
-        info = client.cache_info()
     assert "latchgate.watch" in caplog.text
     assert key.partition(".")[2] not in caplog.text
-    assert "latchgate.watch" in info.problem
     assert info.hits == 0
 
 
@@ -265,6 +277,5 @@ def test_a_replica_that_leaves_takes_no_longer_for_its_watchers_and_they_go_else
         assert time.monotonic() - began < 8.0
         info = client.cache_info()
         assert not info.has_lease
-    began = time.monotonic()
-    house.root.RevokeKey(pb.RevokeKeyRequest(key_id=key.key.key_id))
-    assert time.monotonic() - began < 1.5, "nothing of it is left to be waited for"
+    propagation = house.root.RevokeKey(pb.RevokeKeyRequest(key_id=key.key.key_id)).propagation
+    assert propagation.leases_expired == 0, "nothing of it is left to be waited for"

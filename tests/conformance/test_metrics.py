@@ -48,7 +48,9 @@ class Metrics:
 @pytest.fixture
 def metrics(server: ServerProcess, root: Admin) -> Metrics:
     """From now on; with the root key in memory."""
+    before = Metrics(server)
     root.ListTenants(pb.ListTenantsRequest())
+    before.assert_growth({'admin_seconds_count{method="ListTenants"}': 1})
     return Metrics(server)
 
 

@@ -30,7 +30,7 @@ def ago(**parts: float) -> Timestamp:
     return moment
 
 
-def eventually(told: Callable[[], Any], expected: object, seconds: float = 5.0) -> None:
+def eventually(told: Callable[[], Any], expected: object, seconds: float = 15.0) -> None:
     """That it comes to this, about a second late."""
     deadline = time.monotonic() + seconds
     while (now := told()) != expected:

@@ -12,7 +12,6 @@ import pytest
 
 from latchgate.v1.decision_pb2 import DECISION_ALLOW
 from tests.consistency.replicas import (
-    LEASE,
     LEASE_AND_MARGIN,
     TOLERANCE,
     NewKey,
@@ -35,7 +34,7 @@ def test_a_process_that_ends_takes_its_row_along(steady: Replica, module_databas
         assert itself not in processes(module_database)
     propagation, took = revoke(steady, make_key(steady))
     assert propagation.leases_expired == 0
-    assert took < LEASE
+    assert took < LEASE_AND_MARGIN
 
 
 def test_a_process_that_crashes_delays_one_mutation_by_a_lease(
@@ -48,7 +47,7 @@ def test_a_process_that_crashes_delays_one_mutation_by_a_lease(
     assert took < LEASE_AND_MARGIN + TOLERANCE
     propagation, took = revoke(steady, make_key(steady))
     assert propagation.leases_expired == 0
-    assert took < LEASE
+    assert took < LEASE_AND_MARGIN
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +73,9 @@ def test_the_metrics_of_all_workers_are_shown_in_one_place(steady: Replica, crew
     # Workers hand on what they counted once a second.
     wait_until(lambda: allowed_by_workers(crew) >= before + 30)
     assert allowed_by_workers(crew) == before + 30
+    wait_until(lambda: crew.metrics()["latchgate_lease_valid"] == 1)
     shown = crew.metrics()
     assert not any("pid=" in name for name in shown)
-    assert shown["latchgate_lease_valid"] == 1
     assert shown["latchgate_cache_capacity"] == 2 * 200_000
     assert shown['latchgate_pool_capacity{pool="usage"}'] == 2
     assert shown["latchgate_applied_revision"] >= 1

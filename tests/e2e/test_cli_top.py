@@ -23,6 +23,7 @@ from latchgate.v1.verify_service_pb2 import VerifyRequest
 from latchgate.v1.verify_service_pb2_grpc import VerifyServiceStub
 from tests.e2e.commands import Cli, NewKey
 from tests.support.server import ServerProcess
+from tests.support.waiting import wait_until
 
 NOWHERE = "127.0.0.1:1"
 LEAVE_ALTERNATE_SCREEN = "\x1b[?1049l"
@@ -86,25 +87,34 @@ def with_metrics(cli: Cli, server: ServerProcess, *more: str) -> dict[str, str]:
 
 @contextmanager
 def asked_all_the_time(server: ServerProcess, *keys: str) -> Iterator[None]:
-    """Verify these keys, over and over."""
+    """Verify these keys, over and over; at least once before the context begins."""
     program = (
         "import sys, time, grpc\n"
         "from latchgate.v1.verify_service_pb2 import VerifyRequest\n"
         "from latchgate.v1.verify_service_pb2_grpc import VerifyServiceStub\n"
         "stub = VerifyServiceStub(grpc.insecure_channel(sys.argv[1]))\n"
         "keys = sys.stdin.read().split()\n"
-        "while True:\n"
+        "def ask():\n"
         "    for key in keys:\n"
         "        stub.Verify(VerifyRequest(key=key))\n"
+        "ask()\n"
+        "print(flush=True)\n"
+        "while True:\n"
+        "    ask()\n"
         "    time.sleep(0.02)\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", program, server.verify_address], stdin=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, server.verify_address],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stdin is not None
+        assert process.stdout is not None
         process.stdin.write("\n".join(keys))
         process.stdin.close()
         try:
+            assert process.stdout.readline()
             yield
         finally:
             process.kill()
@@ -114,10 +124,15 @@ def test_a_picture_goes_on_until_ctrl_c(cli: Cli, cli_server: ServerProcess, new
     key = new_key("--name", "hot one")
     env = with_metrics(cli, cli_server, NOWHERE)
     with asked_all_the_time(cli_server, key.key_string, "nonsense"), on_screen(env) as screen:
-        shown = screen.until(lambda text: "INVALID_API_KEY" in text and key.key_id in text and "valid" in text)
+        rates = re.compile(r"[1-9]\d* decisions/s   allowed [1-9]\d*   denied [1-9]\d*")
+        shown = screen.until(
+            lambda text: (
+                all(said in text for said in ("INVALID_API_KEY", key.key_id, "valid"))
+                and rates.search(text) is not None
+            )
+        )
         for title in ("LATENCY", "DENIALS", "CHANGES", "MEMORY", "RESOURCES", "REPLICAS", "HOTTEST KEYS"):
             assert title in shown
-        assert re.search(r"[1-9]\d* decisions/s   allowed [1-9]\d*   denied [1-9]\d*", shown)
         assert f"{NOWHERE}  nothing answers there" in shown
         screen.resize(60)
         screen.until(lambda text: re.search(r"^LATENCY(?!.*DENIALS)", text, re.MULTILINE) is not None)
@@ -133,6 +148,7 @@ def test_one_picture_for_a_script(cli: Cli, cli_server: ServerProcess, new_key: 
     key = new_key()
     with grpc.insecure_channel(cli_server.verify_address) as channel:
         VerifyServiceStub(channel).Verify(VerifyRequest(key=key.key_string), timeout=20)
+    wait_until(lambda: key.key_id in cli("keys", "busiest", "--limit", "100").out)
     here = Cli(with_metrics(cli, cli_server), cli.secret)
     with asked_all_the_time(cli_server, key.key_string):
         shown = here("top", "--once").out

@@ -37,7 +37,10 @@ class WallClock:
 
     def jump(self, seconds: int) -> None:
         """Be so many seconds off from now on."""
-        self._file.write_text(f"{seconds:+d}", encoding="ascii")
+        # At once: processes read it whenever they ask what time it is.
+        written = self._file.with_suffix(".new")
+        written.write_text(f"{seconds:+d}", encoding="ascii")
+        written.replace(self._file)
 
 
 @pytest.fixture

@@ -114,17 +114,9 @@ async def test_a_pool_of_which_every_connection_is_in_use_ends_in_overloaded(sto
 async def test_a_transaction_that_sits_idle_is_ended_by_the_database(store: PostgresStore, prompt: Prompt) -> None:
     """A process that stands still in the middle of a change does not hold the clock for longer than a lease."""
 
-    async def stand_still() -> None:
-        async with store.change():
-            await asyncio.sleep(LEASE)
-
-    async def wait_for_it() -> None:
-        await asyncio.sleep(0.05)
-        async with within_a_lease():
-            await prompt.plan()
-
     with pytest.raises((Overloaded, StoreUnavailable)):
-        await asyncio.gather(stand_still(), wait_for_it())
+        async with store.change(), asyncio.timeout(10), within_a_lease():
+            await prompt.plan()
     await change(store)
 
 

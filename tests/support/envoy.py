@@ -174,7 +174,7 @@ class Envoy:
         self.admin_address = address
         try:
             return self.admin("/ready").startswith("LIVE")
-        except (urllib.error.URLError, ConnectionError):
+        except OSError:  # nobody listens, or it is not ready yet
             return False
 
     def _end(self) -> None:
