@@ -54,6 +54,9 @@ class KeyWatching:
         except Exception as error:  # noqa: BLE001 - whatever it is, no client sees a stack trace
             await self._fail(context, error)
         try:
+            # By itself. Where the end comes while the first message is on its way, grpcio does not know yet that these
+            # went along with it, has them sent again with the error, and then sends nothing at all.
+            await context.send_initial_metadata(())
             await _first_of(self._read(watcher, requests, caller), self._write(watcher, context), watcher.ended())
         except Exception as error:  # noqa: BLE001 - as above
             await self._fail(context, error)
