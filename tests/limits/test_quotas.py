@@ -114,7 +114,8 @@ async def test_the_sum_that_is_granted_never_exceeds_the_quota_and_what_is_lost_
             case "wait":
                 clock.time += which
             case "idle":
-                await processes[which].quotas._give_back(clock.monotonic())
+                clock.time += 1.0
+                await processes[which].quotas.give_back_idle()
             case "crash":
                 processes[which], crashed = Process(ledger, clock), True
             case _:
@@ -135,7 +136,7 @@ async def test_several_processes_use_a_quota_up_to_the_last_unit(
         allowed += await random_.choice(processes).call(quota)
         clock.time += 0.01
         if random_.random() < 0.05:
-            await random_.choice(processes).quotas._give_back(clock.time - 1.0)
+            await random_.choice(processes).quotas.give_back_idle()
     assert allowed == 500
     assert await granted(pool, quota) == 500
 
@@ -150,6 +151,28 @@ async def test_a_portion_is_spent_without_the_database(
         assert await process.call(quota)
         clock.time += 0.0001
     assert asked.lent < 30, "portions grow with use"
+
+
+async def test_a_portion_that_others_may_miss_is_given_back_at_once_and_a_small_part_of_plenty_after_a_minute(
+    pool: asyncpg.Pool, ledger: PostgresQuotaLedger, clock: StillClock
+) -> None:
+    process, scarce, plentiful = Process(ledger, clock), quota_of(1_000), quota_of(1_000_000)
+    for quota in (scarce, plentiful):
+        assert await process.call(quota)
+    for seconds, lent in ((0.9, (16, 64)), (0.1, (1, 64)), (58.9, (1, 64)), (0.1, (1, 1))):
+        clock.time += seconds
+        await process.quotas.give_back_idle()
+        assert (await granted(pool, scarce), await granted(pool, plentiful)) == lent, clock.time
+
+
+async def test_no_portion_grows_to_more_than_a_small_part_of_what_is_left(
+    pool: asyncpg.Pool, ledger: PostgresQuotaLedger, clock: StillClock
+) -> None:
+    process, quota, used = Process(ledger, clock), quota_of(20_000), 0
+    while used < 10_000:
+        used += await process.call(quota)
+        assert await granted(pool, quota) - used <= 200 + 200 // 4, "a crash now would waste this"
+        clock.time += 0.001
 
 
 async def test_a_quota_that_is_used_up_is_asked_about_twice_a_second_at_most(
@@ -181,7 +204,8 @@ async def test_nothing_is_put_back_into_another_portion_than_it_was_taken_from(
     assert await process.call(quota, 1)
     await process.call(quota, 0)
     held = process.take(quota, 1)
-    await process.quotas._give_back(clock.monotonic())
+    clock.time += 1.0
+    await process.quotas.give_back_idle()
     assert await process.call(quota, 1)
     process.quotas.put_back(held, 1)
     await process.quotas.close()

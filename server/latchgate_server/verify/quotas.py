@@ -3,6 +3,9 @@
 A portion is spent without asking anybody. What is lent counts as spent until it is given back, so the sum that is
 granted never exceeds the quota; a process that crashes wastes at most what it had borrowed, since nobody knows what it
 had spent.
+
+A portion is to last for some seconds at least, so that most decisions ask nobody, and to be so small a part of what is
+left that nobody misses it: where it is wasted, or lies idle here while another process looks for the last units.
 """
 
 from __future__ import annotations
@@ -22,12 +25,25 @@ from latchgate_server.core.limit_stores import Portion, PortionWanted, QuotaLedg
 from latchgate_server.core.ports import Clock
 from latchgate_server.verify.waiting import fail
 
+_SMALL_SHARE = 100
+"""What is no more than one part in so many of what nobody has been lent is missed by nobody."""
+
 _FIRST_SIZE = 16
-_LARGEST_SIZE = 1_000_000
-_BUSY_SECONDS = 1.0  # a portion that lasts less doubles the next one
-_QUIET_SECONDS = 4.0  # one that lasts longer halves it
-_IDLE_SECONDS = 1.0
+_USUAL_SIZE = 64
+"""No portion is smaller where this is a small share: calls come in bursts."""
+
+_LASTS_SECONDS = 20.0
+"""For so long a portion is to last, as long as it is a small share."""
+
+_GROWTH = 8
+"""A portion is at most so many times as large as the one before."""
+
+_IDLE_SECONDS = 1.0  # after which a portion is given back that others may miss
+_LONG_IDLE_SECONDS = 60.0  # and every other one
 _REFUSAL_SECONDS = 0.5
+_GATHER_SECONDS = 0.05
+"""For so long wishes gather that nobody waits for: a statement for many costs little more than one for a single one."""
+
 _BATCH = 1_000
 _WAITING = 20_000
 
@@ -38,20 +54,29 @@ _log = structlog.get_logger()
 class Borrowed:
     """What this process holds of one quota.
 
-    left: units to spend. elsewhere: units that nobody had been lent when the ledger was last asked, at `asked_at`.
+    left: units to spend. lent: what they were when the ledger was last asked, at `asked_at`. elsewhere: units that
+    nobody had been lent then.
     ends_at: of the period, on the monotonic clock, and so are the other times. size: how much to ask for next time.
+    is_asked: whether more is under way that nobody waits for.
     """
 
     quota: HeldQuota
     left: int = 0
+    lent: int = 0
     elsewhere: int = 0
     asked_at: float = -math.inf
     ends_at: float = -math.inf
     has_end: bool = True
     used_at: float = -math.inf
-    size: int = _FIRST_SIZE
+    size: int = 1
+    is_asked: bool = False
     period_start: str = ""
     timeline: str = ""
+
+    def is_idle(self, now: float) -> bool:
+        """Whether it is better given back."""
+        is_missed = self.left * _SMALL_SHARE > self.elsewhere
+        return self.used_at + (_IDLE_SECONDS if is_missed else _LONG_IDLE_SECONDS) <= now
 
     def seconds_left(self, now: float) -> float | None:
         """To the end of the period; None: it has no end."""
@@ -77,6 +102,7 @@ class Quotas:
         self._borrowed: dict[str, Borrowed] = {}
         self._wishes: dict[str, _Wish] = {}
         self._asking: asyncio.Task[None] | None = None
+        self._gathering: asyncio.Task[None] | None = None
         self._giving_back = asyncio.Lock()
 
     def __len__(self) -> int:
@@ -107,8 +133,12 @@ class Quotas:
         for borrowed in held:
             borrowed.left -= cost
             borrowed.used_at = now
-            if borrowed.elsewhere and borrowed.left * 4 < borrowed.size and len(self._wishes) < _WAITING:
-                _ = self._wish(borrowed.quota, 0)  # nobody waits for it
+            is_low = borrowed.elsewhere and borrowed.left * 4 < borrowed.size
+            if is_low and not borrowed.is_asked and len(self._wishes) < _WAITING:
+                borrowed.is_asked = True
+                _ = self._wish(borrowed.quota, 0)
+                if self._gathering is None or self._gathering.done():
+                    self._gathering = asyncio.get_running_loop().create_task(self._ask_soon())
 
     def put_back(self, taken_from: Sequence[Borrowed], cost: int) -> None:
         """Undo a `take` whose decision came out as a denial."""
@@ -126,7 +156,11 @@ class Quotas:
         """
         now = self._clock.monotonic()
         missing = [quota for quota in quotas if self.known((quota,), cost, now) is None]
-        await asyncio.gather(*(asyncio.shield(self._wish(quota, cost)) for quota in missing))
+        try:
+            wishes = [self._wish(quota, cost) for quota in missing]
+        finally:
+            self._ask_now()
+        await asyncio.gather(*(asyncio.shield(wish) for wish in wishes))
 
     def _wish(self, quota: HeldQuota, cost: int) -> asyncio.Future[None]:
         bucket = quota.held.bucket
@@ -137,9 +171,15 @@ class Quotas:
             wish = self._wishes[bucket] = _Wish(quota, 0, 0, asyncio.get_running_loop().create_future())
         wish.most = max(wish.most, cost)
         wish.due = min(bounds.LIMIT_VALUE, wish.due + cost)
+        return wish.granted
+
+    async def _ask_soon(self) -> None:
+        await self._clock.sleep(_GATHER_SECONDS)
+        self._ask_now()
+
+    def _ask_now(self) -> None:
         if self._asking is None or self._asking.done():
             self._asking = asyncio.get_running_loop().create_task(self._ask())
-        return wish.granted
 
     async def _ask(self) -> None:
         while self._wishes:
@@ -155,6 +195,11 @@ class Quotas:
                 for wish in batch:
                     if not wish.granted.done():
                         wish.granted.set_result(None)
+            finally:
+                for wish in batch:
+                    borrowed = self._borrowed.get(wish.quota.held.bucket)
+                    if borrowed is not None:
+                        borrowed.is_asked = False
 
     async def _ask_for(self, batch: Sequence[_Wish]) -> None:
         now = self._clock.monotonic()
@@ -170,12 +215,8 @@ class Quotas:
     def _wanted(self, wish: _Wish, now: float) -> PortionWanted:
         borrowed = self._current(wish.quota, now)
         if borrowed is None:
-            return PortionWanted(wish.quota, wish.most, wish.due, _FIRST_SIZE)
-        lasted = now - borrowed.asked_at
-        if lasted < _BUSY_SECONDS:
-            borrowed.size = min(_LARGEST_SIZE, borrowed.size * 2)
-        elif lasted > _QUIET_SECONDS:
-            borrowed.size = max(1, borrowed.size // 2)
+            return PortionWanted(wish.quota, wish.most, wish.due, _first_size(wish.quota))
+        borrowed.size = _next_size(borrowed, now)
         least, due = max(0, wish.most - borrowed.left), max(0, wish.due - borrowed.left)
         return PortionWanted(wish.quota, least, due, borrowed.size)
 
@@ -186,8 +227,9 @@ class Quotas:
         """
         borrowed = self._borrowed.get(quota.held.bucket)
         if borrowed is None or borrowed.period_start != portion.period_start:
-            borrowed = self._borrowed[quota.held.bucket] = Borrowed(quota, used_at=began)
+            borrowed = self._borrowed[quota.held.bucket] = Borrowed(quota, used_at=began, size=_first_size(quota))
         borrowed.left += portion.units
+        borrowed.lent = borrowed.left
         borrowed.elsewhere = portion.left
         borrowed.asked_at = began
         borrowed.has_end = portion.seconds_left is not None
@@ -200,17 +242,22 @@ class Quotas:
         """Give back what lies idle, for as long as the process lives."""
         while True:
             await self._clock.sleep(_IDLE_SECONDS / 2)
-            await self._give_back(self._clock.monotonic() - _IDLE_SECONDS)
+            await self.give_back_idle()
 
     async def close(self) -> None:
         """Give back everything. Nothing may be taken any more."""
+        if self._gathering is not None:
+            self._gathering.cancel()
         if self._asking is not None:
             await asyncio.wait({self._asking})
-        await self._give_back(math.inf)
-
-    async def _give_back(self, unused_since: float) -> None:
         async with self._giving_back:
-            await self._hand_back([b for b, borrowed in self._borrowed.items() if borrowed.used_at <= unused_since])
+            await self._hand_back(list(self._borrowed))
+
+    async def give_back_idle(self) -> None:
+        """Give back what lies idle now."""
+        async with self._giving_back:
+            now = self._clock.monotonic()
+            await self._hand_back([bucket for bucket, borrowed in self._borrowed.items() if borrowed.is_idle(now)])
 
     async def _hand_back(self, buckets: Sequence[str]) -> None:
         """Let go of what is held of these buckets."""
@@ -227,6 +274,19 @@ class Quotas:
             except CannotDecide as error:
                 # It may have worked or not: to try again could give back twice.
                 _log.warning(log_events.QUOTA_PORTIONS_LOST, error=str(error))
+
+
+def _first_size(quota: HeldQuota) -> int:
+    """How much to ask for of a quota of which little is known."""
+    return max(_FIRST_SIZE, min(_USUAL_SIZE, quota.quota.limit // _SMALL_SHARE))
+
+
+def _next_size(borrowed: Borrowed, now: float) -> int:
+    """How much to ask for, as the last portion was used."""
+    small = borrowed.elsewhere // _SMALL_SHARE
+    used_a_second = (borrowed.lent - borrowed.left) / max(now - borrowed.asked_at, 1e-3)
+    wanted = min(int(used_a_second * _LASTS_SECONDS), borrowed.size * _GROWTH)
+    return max(1, min(small, _USUAL_SIZE), min(wanted, max(small, _FIRST_SIZE)))
 
 
 def _refuses(borrowed: Borrowed, cost: int, now: float) -> bool:
