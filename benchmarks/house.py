@@ -33,7 +33,11 @@ TENANT = "bench"
 PERMISSIONS = "orders.read AND (orders.export OR admin.all) AND NOT orders.frozen"
 ADDRESS = "203.0.113.7"
 _RANGES = ("192.0.2.0/24", "203.0.113.0/24", "2001:db8::/32")
-_RATE = key_pb2.Limit(
+_ROLES: Mapping[str, Sequence[str]] = {
+    "reader": ["orders.read", "stock.read", "customers.read"],
+    "exporter": ["orders.export", "reports.*"],
+}
+RATE = key_pb2.Limit(
     name="requests", rate_limit=key_pb2.RateLimit(limit=1_000_000_000, period=Duration(seconds=1), burst=1_000_000_000)
 )
 _TORN = 3
@@ -81,11 +85,14 @@ class Bench:
     @cached_property
     def hot(self) -> Sequence[NewCredential]:
         """Keys with two roles, an IP allowlist and a rate limit, whose secrets verify."""
+        return self.keys_like(limits=[RATE])
+
+    def keys_like(self, **fields: Any) -> Sequence[NewCredential]:
+        """As many keys as there are hot ones, like these but for some fields."""
         self.progress(f"making {self.options.keys:,} keys")
-        with self.server("auto") as server:
-            admin = Admin(server.admin_address, self.root_key)
-            template = self._template(admin)
-            admin.close()
+        role_ids = self._role_ids
+        with self.administrator() as admin:
+            template = self.create_key(admin, role_ids=role_ids, **fields).key_id
         return asyncio.run(copy_key(self.database_url, template, self.options.keys))
 
     @cached_property
@@ -93,16 +100,23 @@ class Bench:
         """Verify of each of them, framed."""
         return [framed(self.ask(credential.key_string)) for credential in self.hot]
 
-    def _template(self, admin: Admin) -> str:
-        admin.CreateTenant(admin_service_pb2.CreateTenantRequest(tenant=tenant_pb2.Tenant(tenant_id=TENANT)))
-        roles: Mapping[str, Sequence[str]] = {
-            "reader": ["orders.read", "stock.read", "customers.read"],
-            "exporter": ["orders.export", "reports.*"],
-        }
-        for role_id, permissions in roles.items():
-            role = tenant_pb2.Role(role_id=role_id, tenant_id=TENANT, permissions=permissions)
-            admin.CreateRole(admin_service_pb2.CreateRoleRequest(role=role))
-        return self.create_key(admin, role_ids=list(roles)).key_id
+    @contextmanager
+    def administrator(self) -> Iterator[Admin]:
+        """AdminService of a server that lasts as long as the context."""
+        with self.server("auto") as server:
+            admin = Admin(server.admin_address, self.root_key)
+            yield admin
+            admin.close()
+
+    @cached_property
+    def _role_ids(self) -> Sequence[str]:
+        """The roles of hot keys, made together with their tenant."""
+        with self.administrator() as admin:
+            admin.CreateTenant(admin_service_pb2.CreateTenantRequest(tenant=tenant_pb2.Tenant(tenant_id=TENANT)))
+            for role_id, permissions in _ROLES.items():
+                role = tenant_pb2.Role(role_id=role_id, tenant_id=TENANT, permissions=permissions)
+                admin.CreateRole(admin_service_pb2.CreateRoleRequest(role=role))
+        return list(_ROLES)
 
     def create_key(self, admin: Admin, **fields: Any) -> NewCredential:
         """A key of the tenant with an IP allowlist and a rate limit, made by AdminService."""
@@ -111,7 +125,7 @@ class Bench:
             "display_name": "Nightly export",
             "owner": "ada",
             "ip_allowlist": key_pb2.IpAllowlist(enabled=True, ranges=_RANGES),
-            "limits": [_RATE],
+            "limits": [RATE],
             **fields,
         }
         made = admin.CreateKey(admin_service_pb2.CreateKeyRequest(key=key_pb2.Key(**given)))
@@ -119,20 +133,25 @@ class Bench:
         return NewCredential(key_id, secret)
 
     @contextmanager
-    def server(self, transport: str, database_url: str = "", **settings: str) -> Iterator[ServerProcess]:
-        """`latchgate serve`, while the context lasts."""
+    def server(
+        self, transport: str, database_url: str = "", module: str = "latchgate_server", **settings: str
+    ) -> Iterator[ServerProcess]:
+        """`latchgate serve`, while the context lasts. module: what is started as such."""
         url = database_url or self.database_url
-        with ServerProcess(url, {"transport": transport, **settings}) as server:
+        with ServerProcess(url, {"transport": transport, **settings}, module=module) as server:
             yield server
 
     @contextmanager
     def warm_server(self, transport: str, **settings: str) -> Iterator[ServerProcess]:
         """The same, with every hot key in memory and its secret proven."""
-        keys = self.hot
         with self.server(transport, **settings) as server:
-            self.progress(f"warming {len(keys):,} keys up on {transport}")
-            warm(server, [self.ask(credential.key_string) for credential in keys])
+            self.warm(server, self.hot)
             yield server
+
+    def warm(self, server: ServerProcess, keys: Sequence[NewCredential]) -> None:
+        """Have keys in memory, and their secrets proven."""
+        self.progress(f"warming {len(keys):,} keys up on {server.settings['transport']}")
+        warm(server, [self.ask(credential.key_string) for credential in keys])
 
 
 def warm(server: ServerProcess, requests: Sequence[VerifyRequest]) -> None:

@@ -86,12 +86,13 @@ def make_root_key(database_url: str, **settings: str) -> str:
 class ServerProcess:
     """`latchgate serve` as a process. Use as a context: it ends with it, by SIGTERM, or SIGKILL where that fails.
 
-    credentials: those of a client, where it speaks TLS.
+    credentials: those of a client, where it speaks TLS. module: what is started in place of Latchgate's own.
     """
 
     database_url: str
     settings: Mapping[str, str] = field(default_factory=dict)
     credentials: grpc.ChannelCredentials | None = None
+    module: str = "latchgate_server"
     log: list[str] = field(default_factory=list)
     verify_address: str = ""
     admin_address: str = ""
@@ -119,7 +120,7 @@ class ServerProcess:
     def start(self) -> None:
         """Start, and wait until it serves."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "latchgate_server", "serve"],
+            [sys.executable, "-m", self.module, "serve"],
             env=environment(self.database_url, **self.settings) | _form(),
             stderr=subprocess.PIPE,
             text=True,
