@@ -296,6 +296,6 @@ def count_client_decisions(allowed: int, denied: Mapping[DenialReason, int]) -> 
         CLIENT_DECISIONS.labels("DENY", reason.name).inc(count)
 
 
-def count_authentication_failure(reason: DenialReason) -> None:
-    """Count a credential that authenticated nobody."""
-    _FAILURES[reason].count += 1
+def count_authentication_failures(reason: DenialReason, count: int = 1) -> None:
+    """Count credentials that authenticated nobody."""
+    _FAILURES[reason].count += count

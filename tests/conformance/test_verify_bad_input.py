@@ -85,12 +85,18 @@ def test_no_variation_of_a_credential_works(verify: Verify, key_string: str, dat
         assert denial(verify, text) in {"MISSING_API_KEY", "INVALID_API_KEY", "SECRET_REQUIRED", "INVALID_SECRET"}
 
 
-def test_every_single_symbol_of_a_credential_counts(verify: Verify, key_string: str) -> None:
+@pytest.mark.parametrize("is_proven", [False, True])
+def test_every_single_symbol_of_a_credential_counts(verify: Verify, house: House, is_proven: bool) -> None:
+    # What the stored tag refuses of a key that nobody has used, memory refuses of one whose secret was proven.
+    key_string = house.key().key_string
+    if is_proven:
+        assert verify(key_string).decision == decision_pb2.DECISION_ALLOW
     dot = key_string.index(".")
     for place, symbol in enumerate(key_string):
         altered = key_string[:place] + ("x" if symbol != "x" else "y") + key_string[place + 1 :]
         expected = {"INVALID_SECRET"} if place > dot else {"INVALID_API_KEY"}
         assert denial(verify, altered) in expected, f"at {place}"
+    assert verify(key_string).decision == decision_pb2.DECISION_ALLOW
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ how much there is to tell. No credential is ever in it, only the ids of keys tha
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 
 import structlog
@@ -28,8 +28,23 @@ BURST = 20
 BURST_SECONDS = 60.0
 _KEYS_WATCHED = 10_000
 _FAILURES_TOLD_APART = 1_000
+_LAST_AUTHENTICATION_FAILURE = int(DenialReason.API_KEY_EXPIRED)
+"""Denials up to this number authenticated nobody."""
 
 _log = structlog.get_logger()
+
+_Failure = tuple[int, str, str]
+"""Number of the DenialReason, key id, client address."""
+
+
+class _Tries:
+    """Wrong secrets against one key. began: when the first of them was noted, in monotonic seconds."""
+
+    __slots__ = ("began", "count")
+
+    def __init__(self, began: float) -> None:
+        self.began = began
+        self.count = 0
 
 
 class Noticing:
@@ -37,23 +52,27 @@ class Noticing:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._failures: Counter[tuple[DenialReason, str, str]] = Counter()
-        self._wrong_secrets: dict[str, tuple[float, int]] = {}
+        self._failures: dict[_Failure, int] = {}
+        self._wrong_secrets: OrderedDict[str, _Tries] = OrderedDict()
         self._lines: Counter[str] = Counter()
         self._period_began = clock.monotonic()
 
     def note(self, events: Sequence[Event]) -> None:
         """Take a stretch of decisions."""
+        now, failures = self._clock.monotonic(), [0] * (_LAST_AUTHENTICATION_FAILURE + 1)
         for _, verification, question, record in events:
             reason = verification.denial_reason
-            if reason is None or reason > DenialReason.API_KEY_EXPIRED:
+            if reason is None or int(reason) > _LAST_AUTHENTICATION_FAILURE:
                 continue
-            observability.count_authentication_failure(reason)
-            key_id = record.identity.key_id if record else ""
-            self._count_failure(reason, key_id, question.client_ip)
+            failures[int(reason)] += 1
+            key_id = "" if record is None else record.identity.key_id
+            self._count_failure(int(reason), key_id, question.client_ip)
             if reason is DenialReason.INVALID_SECRET and key_id:
-                self._watch(key_id, question.client_ip)
-        if self._clock.monotonic() - self._period_began >= PERIOD_SECONDS:
+                self._watch(key_id, question.client_ip, now)
+        for number, count in enumerate(failures):
+            if count:
+                observability.count_authentication_failures(DenialReason(number), count)
+        if now - self._period_began >= PERIOD_SECONDS:
             self._end_period()
 
     def note_written(self, written: Written) -> None:
@@ -66,29 +85,31 @@ class Noticing:
             slept_since = awakening.slept_since.isoformat()
             self._tell(log_events.DORMANT_KEY_USED, key_id=awakening.key_id, slept_since=slept_since)
 
-    def _count_failure(self, reason: DenialReason, key_id: str, client_ip: str) -> None:
+    def _count_failure(self, reason: int, key_id: str, client_ip: str) -> None:
         which = (reason, key_id, client_ip[: bounds.CLIENT_ADDRESS_LENGTH])
-        if which not in self._failures and len(self._failures) >= _FAILURES_TOLD_APART:
+        count = self._failures.get(which, 0)
+        if not count and len(self._failures) >= _FAILURES_TOLD_APART:
             which = (reason, "", "")
-        self._failures[which] += 1
+            count = self._failures.get(which, 0)
+        self._failures[which] = count + 1
 
-    def _watch(self, key_id: str, client_ip: str) -> None:
+    def _watch(self, key_id: str, client_ip: str, now: float) -> None:
         """Count the wrong secrets against one key, and tell once in each window in which they are too many."""
-        now = self._clock.monotonic()
-        began, count = self._wrong_secrets.pop(key_id, (now, 0))
-        if now - began > BURST_SECONDS:
-            began, count = now, 0
-        self._wrong_secrets[key_id] = (began, count + 1)
-        if len(self._wrong_secrets) > _KEYS_WATCHED:
-            del self._wrong_secrets[next(iter(self._wrong_secrets))]  # the one left alone for longest
-        if count + 1 == BURST:
+        tries = self._wrong_secrets.get(key_id)
+        if tries is None or now - tries.began > BURST_SECONDS:
+            tries = self._wrong_secrets[key_id] = _Tries(now)
+            self._wrong_secrets.move_to_end(key_id)
+            if len(self._wrong_secrets) > _KEYS_WATCHED:
+                self._wrong_secrets.popitem(last=False)  # the one whose window began longest ago
+        tries.count += 1
+        if tries.count == BURST:
             observability.WRONG_SECRET_BURSTS.inc()
             self._tell(
                 log_events.WRONG_SECRET_BURST,
                 key_id=key_id,
                 client_ip=kept(client_ip, bounds.CLIENT_ADDRESS_LENGTH),
                 wrong_secrets=BURST,
-                seconds=round(now - began, 1),
+                seconds=round(now - tries.began, 1),
             )
 
     def _tell(self, event: str, **fields: object) -> None:
@@ -102,16 +123,16 @@ class Noticing:
         for event, count in self._lines.items():
             if count > LINES:
                 _log.warning(log_events.EVENTS_SUPPRESSED, of=event, count=count - LINES)
-        self._failures = Counter()
+        self._failures = {}
         self._lines = Counter()
         self._period_began = self._clock.monotonic()
 
-    def _tell_failures(self, failures: Mapping[tuple[DenialReason, str, str], int]) -> None:
+    def _tell_failures(self, failures: Mapping[_Failure, int]) -> None:
         ranked = Counter(failures).most_common()
         for (reason, key_id, client_ip), count in ranked[:LINES]:
             _log.warning(
                 log_events.AUTHENTICATION_FAILED,
-                denial_reason=reason.name,
+                denial_reason=DenialReason(reason).name,
                 key_id=key_id,
                 client_ip=kept(client_ip, bounds.CLIENT_ADDRESS_LENGTH),
                 count=count,

@@ -212,8 +212,13 @@ class Verifier:
         if known.entry.record is None:
             return self._deny(DenialReason.INVALID_API_KEY, question, known)
         proven = known.entry.proven
-        if proven is not None and hmac.compare_digest(proven, self._hasher.digest(secret)):
-            return self._decide(known, question)
+        if proven is not None:
+            if hmac.compare_digest(proven, self._hasher.digest(secret)):
+                return self._decide(known, question)
+            if known.entry.is_generated:
+                # Whatever is not the secret that was proven is wrong. Only of an imported key's, which may be one that
+                # can be guessed, is every try to count (proofs.py).
+                return self._deny(DenialReason.INVALID_SECRET, question, known)
         reason = self._is_refused(known, secret)
         return None if reason is None else self._deny(reason, question, known)
 
