@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 
 import asyncpg
 import pytest
 
 from latchgate_server.core import bounds
-from latchgate_server.core.model import DenialReason
-from latchgate_server.core.usage import ALLOWED, KeyTally, Use
+from latchgate_server.core.model import DenialReason, HashProfile, Identity, Key, SecretHash, Tenant
+from latchgate_server.core.record import build_record
+from latchgate_server.core.usage import ALLOWED
+from latchgate_server.core.usage_batch import UsageBatch
 from latchgate_server.storage.pool import create_pool
 from latchgate_server.storage.usage_reader import PostgresUsageReader
 from latchgate_server.storage.usage_writer import PostgresUsageWriter
+from latchgate_server.verify.tally import Tallies
 from tests.storage.prompt import Prompt
 from tests.support.postgres import Postgres
 
@@ -50,13 +54,38 @@ async def make_keys(database: str, *key_ids: str, tenant_id: str = "acme") -> No
     await prompt.connection.close()
 
 
-def tally(key_id: str, counts: Mapping[int, int], wrong: int = 0) -> KeyTally:
+def identity_of(key_id: str) -> Identity:
+    secret = SecretHash(profile=HashProfile.GENERATED, pepper_id="p", phc="", tag=None)
+    key = Key(key_id=key_id, tenant_id="acme")
+    record = build_record(key=key, secret=secret, tenant=Tenant(tenant_id="acme"), plan=None, roles=[], revision=1)
+    return record.identity
+
+
+@dataclass(frozen=True)
+class Used:
     """What was collected about a key. counts: uses by the hour from HOUR. wrong: wrong secrets, an hour later."""
-    told = {(HOUR + hour, ALLOWED): count for hour, count in counts.items()}
-    if wrong:
-        told[HOUR + max(counts) + 1, int(DenialReason.INVALID_SECRET)] = wrong
-    time = (HOUR + max(counts)) * 3_600.0
-    return KeyTally(key_id, "acme", counts=told, first_time=time, last=Use(time, ALLOWED, "", ""), sources={}, uses=())
+
+    key_id: str
+    counts: Mapping[int, int]
+    wrong: int = 0
+
+
+def batch_of(*used: Used) -> UsageBatch:
+    """The same, fit to be written."""
+    tallies, batch = Tallies(), UsageBatch()
+    for each in used:
+        slot = tallies.slot(identity_of(each.key_id))
+        assert slot is not None
+        for hour, count in each.counts.items():
+            tallies.count(slot, HOUR + hour, ALLOWED, count)
+        latest = HOUR + max(each.counts)
+        if each.wrong:
+            tallies.count(slot, latest + 1, int(DenialReason.INVALID_SECRET), each.wrong)
+        tallies.use_cached(slot, latest * 3_600.0, "", "", each.counts[latest - HOUR])
+    tallies.seal()
+    while tallies.has_sealed:
+        tallies.take(batch)
+    return batch
 
 
 async def told(pool: asyncpg.Pool, hour: int = 0, tenant_id: str | None = None, limit: int = 100) -> Told:
@@ -71,32 +100,32 @@ class Writers:
         self._pool = pool
         self._sequence = 0
 
-    async def write(self, *tallies: KeyTally, writer: str = "a") -> None:
+    async def write(self, *used: Used, writer: str = "a") -> None:
         self._sequence += 1
-        await PostgresUsageWriter(self._pool, writer, PATIENCE).write(self._sequence, tallies)
+        await PostgresUsageWriter(self._pool, writer, PATIENCE).write(self._sequence, batch_of(*used))
 
 
 async def test_uses_are_told_by_the_hour_and_forgotten_after_two(database: str, pool: asyncpg.Pool) -> None:
     await make_keys(database, "k")
     writers = Writers(pool)
-    await writers.write(tally("k", {0: 5}))
-    await writers.write(tally("k", {0: 2}))
+    await writers.write(Used("k", {0: 5}))
+    await writers.write(Used("k", {0: 2}))
     assert await told(pool) == [("k", 7, 0)]
     assert await told(pool, 1) == [("k", 0, 7)]
     assert await told(pool, 2) == []
-    await writers.write(tally("k", {0: 1, 1: 3}))
+    await writers.write(Used("k", {0: 1, 1: 3}))
     assert await told(pool, 1) == [("k", 3, 8)]
-    await writers.write(tally("k", {4: 1}))
+    await writers.write(Used("k", {4: 1}))
     assert await told(pool, 4) == [("k", 1, 0)]
 
 
 async def test_what_another_writer_tells_late_is_counted_where_it_belongs(database: str, pool: asyncpg.Pool) -> None:
     await make_keys(database, "k")
     writers = Writers(pool)
-    await writers.write(tally("k", {1: 3}))
-    await writers.write(tally("k", {0: 4}), writer="b")
+    await writers.write(Used("k", {1: 3}))
+    await writers.write(Used("k", {0: 4}), writer="b")
     assert await told(pool, 1) == [("k", 3, 4)]
-    await writers.write(tally("k", {-1: 9}), writer="b")
+    await writers.write(Used("k", {-1: 9}), writer="b")
     assert await told(pool, 1) == [("k", 3, 4)]
     assert await pool.fetchval("SELECT time FROM key_last_uses") == await pool.fetchval(
         "SELECT to_timestamp($1::bigint * 3600)", HOUR + 1
@@ -105,7 +134,7 @@ async def test_what_another_writer_tells_late_is_counted_where_it_belongs(databa
 
 async def test_wrong_secrets_are_no_uses(database: str, pool: asyncpg.Pool) -> None:
     await make_keys(database, "k")
-    await Writers(pool).write(tally("k", {0: 2}, wrong=50))
+    await Writers(pool).write(Used("k", {0: 2}, wrong=50))
     assert await told(pool) == [("k", 2, 0)]
 
 
@@ -113,7 +142,7 @@ async def test_both_hours_are_ranked_together_and_a_tenant_apart(database: str, 
     await make_keys(database, "steady", "ended", "began")
     await make_keys(database, "elsewhere", tenant_id="other")
     await Writers(pool).write(
-        tally("steady", {0: 30, 1: 30}), tally("ended", {0: 50}), tally("began", {1: 40}), tally("elsewhere", {1: 999})
+        Used("steady", {0: 30, 1: 30}), Used("ended", {0: 50}), Used("began", {1: 40}), Used("elsewhere", {1: 999})
     )
     ranked = [("steady", 30, 30), ("ended", 0, 50), ("began", 40, 0)]
     assert await told(pool, 1) == [("elsewhere", 999, 0), *ranked]
@@ -130,14 +159,14 @@ async def test_the_busiest_are_found_among_more_than_are_looked_at(
     busy = [f"busy-{number}" for number in range(5)]
     await make_keys(database, *calm[:30], *busy, *calm[30:])
     writers = Writers(pool)
-    await writers.write(*(tally(key_id, {0: 10}) for key_id in calm), *(tally(key_id, {0: 1}) for key_id in busy))
+    await writers.write(*(Used(key_id, {0: 10}) for key_id in calm), *(Used(key_id, {0: 1}) for key_id in busy))
     for number, key_id in enumerate(busy):
-        await writers.write(tally(key_id, {0: 100 + number}))
+        await writers.write(Used(key_id, {0: 100 + number}))
     assert await told(pool, limit=5) == [(f"busy-{number}", 101 + number, 0) for number in (4, 3, 2, 1, 0)]
 
 
 async def test_deleted_keys_are_not_told_nor_take_the_place_of_others(database: str, pool: asyncpg.Pool) -> None:
     await make_keys(database, "gone", "left")
-    await Writers(pool).write(tally("gone", {0: 9}), tally("left", {0: 1}))
+    await Writers(pool).write(Used("gone", {0: 9}), Used("left", {0: 1}))
     await pool.execute("DELETE FROM keys WHERE key_id = 'gone'")
     assert await told(pool, limit=1) == [("left", 1, 0)]

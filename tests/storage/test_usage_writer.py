@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator, Sequence
 import asyncpg
 import pytest
 
-from latchgate_server.core.usage import ALLOWED, HOUR, KeyTally, NewSource, Source, Use
+from latchgate_server.core.model import NOT_TOLD
+from latchgate_server.core.usage import ALLOWED, HOUR, NewSource
+from latchgate_server.core.usage_batch import UsageBatch
 from latchgate_server.storage.pool import create_pool
 from latchgate_server.storage.usage_writer import PostgresUsageWriter
 from latchgate_server.system import SystemClock
@@ -34,18 +36,19 @@ async def keys(module_database: str) -> None:
     await prompt.connection.close()
 
 
-def batch(key_ids: Sequence[str], addresses: int = 1) -> list[KeyTally]:
+def batch_of(key_ids: Sequence[str], addresses: int = 1) -> UsageBatch:
     """Of each key a use from each of its addresses."""
     now = SystemClock().now()
-    tallies = []
+    batch = UsageBatch()
     for key_id in key_ids:
-        uses = [Use(now, ALLOWED, f"192.0.2.{number}", "ada") for number in range(addresses)]
-        sources = {use.client_ip: Source(now, now, 1) for use in uses}
-        counts = {(int(now // HOUR), ALLOWED): addresses}
-        tallies.append(
-            KeyTally(key_id, "acme", counts=counts, first_time=now, last=uses[-1], sources=sources, uses=uses)
-        )
-    return tallies
+        batch.keys += 1
+        batch.count(key_id, "acme", int(now // HOUR), ALLOWED, addresses)
+        for address in [f"192.0.2.{number}" for number in range(addresses)]:
+            batch.sources.add(key_id, address, now, now, 1)
+            batch.uses.add(key_id, time=now, outcome=ALLOWED, client_ip=address, user="ada", request=NOT_TOLD)
+        batch.last_uses.add(key_id, first_time=now, last_time=now, client_ip=address, user="ada", user_agent="")
+        batch.last_uses.add_busy(int(now // HOUR), addresses, 0)
+    return batch
 
 
 async def written(pool: asyncpg.Pool) -> Sequence[int]:
@@ -60,7 +63,7 @@ async def written(pool: asyncpg.Pool) -> Sequence[int]:
 
 
 async def test_the_months_that_nobody_made_ahead_of_time_are_made(pool: asyncpg.Pool) -> None:
-    await PostgresUsageWriter(pool, "first", PATIENCE).write(1, batch(KEY_IDS[:1]))
+    await PostgresUsageWriter(pool, "first", PATIENCE).write(1, batch_of(KEY_IDS[:1]))
     assert await written(pool) == (1, 1, 1, 1, 1)
     await pool.execute("TRUNCATE key_usage, tenant_usage, key_sources, key_uses")
 
@@ -68,28 +71,28 @@ async def test_the_months_that_nobody_made_ahead_of_time_are_made(pool: asyncpg.
 async def test_two_writers_that_tell_of_the_same_keys_never_wait_for_each_other(pool: asyncpg.Pool) -> None:
     one, other = (PostgresUsageWriter(pool, name, PATIENCE) for name in ("one", "other"))
 
-    async def write(writer: PostgresUsageWriter, tallies: Sequence[KeyTally]) -> None:
+    async def write(writer: PostgresUsageWriter, batch: UsageBatch) -> None:
         for sequence in range(1, 11):
-            await writer.write(sequence, tallies)
+            await writer.write(sequence, batch)
 
     # A deadlock, which PostgreSQL ends after a second, would be an error of one of them.
-    await asyncio.gather(write(one, batch(KEY_IDS)), write(other, batch(KEY_IDS[::-1])))
+    await asyncio.gather(write(one, batch_of(KEY_IDS)), write(other, batch_of(KEY_IDS[::-1])))
     assert await written(pool) == (800, 800, 800, 800, 40)
 
 
 async def test_a_batch_that_is_told_twice_is_written_once_and_whole(pool: asyncpg.Pool) -> None:
     before = await written(pool)
     writer = PostgresUsageWriter(pool, "whole", PATIENCE)
-    tallies = batch(KEY_IDS)
-    await writer.write(1, tallies)
-    await writer.write(1, tallies)
+    batch = batch_of(KEY_IDS)
+    await writer.write(1, batch)
+    await writer.write(1, batch)
     assert [now - then for now, then in zip(await written(pool), before, strict=True)] == [40, 40, 40, 40, 0]
 
 
 async def test_a_keys_first_addresses_are_no_news_however_many_and_its_later_ones_are(pool: asyncpg.Pool) -> None:
     await pool.execute("DELETE FROM key_sources")
     writer = PostgresUsageWriter(pool, "addresses", PATIENCE)
-    first = await writer.write(1, batch(KEY_IDS[:2], addresses=5))
+    first = await writer.write(1, batch_of(KEY_IDS[:2], addresses=5))
     assert first.new_sources == []
-    later = await writer.write(2, batch(KEY_IDS[:2], addresses=6))
+    later = await writer.write(2, batch_of(KEY_IDS[:2], addresses=6))
     assert set(later.new_sources) == {NewSource("B0", "192.0.2.5"), NewSource("a0", "192.0.2.5")}

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
@@ -15,9 +16,9 @@ from latchgate_server.core import bounds
 from latchgate_server.core.errors import StoreUnavailable
 from latchgate_server.core.model import DenialReason, HashProfile, Key, Question, RequestInfo, SecretHash, Tenant
 from latchgate_server.core.record import Record, build_record
-from latchgate_server.core.usage import HOUR, KeyTally, Written
+from latchgate_server.core.usage import HOUR, Written
+from latchgate_server.core.usage_batch import UsageBatch
 from latchgate_server.core.verification import Verification
-from latchgate_server.storage import usage_columns
 from latchgate_server.verify import tally as tallying
 from latchgate_server.verify.noticing import LINES, PERIOD_SECONDS, Noticing
 from latchgate_server.verify.tally import Tallies
@@ -32,37 +33,38 @@ class Ledger:
     failures: list[str] = field(default_factory=list)
     counts: Counter[tuple[str, int, int]] = field(default_factory=Counter)
     sources: Counter[tuple[str, str]] = field(default_factory=Counter)
-    uses: dict[str, int] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
     sequence: int = 0
-    seen: dict[int, list[usage_columns.Columns]] = field(default_factory=dict)
+    seen: dict[int, UsageBatch] = field(default_factory=dict)
     left: bool = False
 
-    async def write(self, sequence: int, tallies: Sequence[KeyTally]) -> Written:
+    async def write(self, sequence: int, batch: UsageBatch) -> Written:
         failure = self.failures.pop(0) if self.failures else ""
         await asyncio.sleep(0)
-        rows = [columns(tallies) for columns in (usage_columns.key_counts, usage_columns.last_uses, usage_columns.uses)]
-        assert self.seen.setdefault(sequence, rows) == rows, "a batch is repeated as it was"
+        assert self.seen.setdefault(sequence, batch) is batch, "a batch is repeated as it was"
         if failure == "before":
             raise StoreUnavailable("away")
-        assert len({tally.key_id for tally in tallies}) == len(tallies), "no row may be written twice in one statement"
+        key_ids = batch.last_uses.key_ids
+        assert len(set(key_ids)) == len(key_ids), "no row may be written twice in one statement"
         if sequence > self.sequence:
             self.sequence = sequence
-            self._apply(tallies)
+            self._apply(batch)
         if failure == "after":
             raise StoreUnavailable("away")
         return Written()
 
-    def _apply(self, tallies: Sequence[KeyTally]) -> None:
-        for tally in tallies:
-            for (hour, outcome), count in tally.counts.items():
-                self.counts[tally.key_id, hour, outcome] += count
-            for address, source in tally.sources.items():
-                self.sources[tally.key_id, address] += source.count
-            self.uses[tally.key_id] = self.uses.get(tally.key_id, 0) + len(tally.uses)
-            if tally.last is not None:
-                assert tally.first_time <= tally.last.time
-                self.last[tally.key_id] = tally.last.time
+    def _apply(self, batch: UsageBatch) -> None:
+        counted, sources, last = batch.key_counts, batch.sources, batch.last_uses
+        rows = zip(counted.ids, counted.hours, counted.outcomes, counted.counts, strict=True)
+        self.counts.update({(key_id, hour, outcome): count for key_id, hour, outcome, count in rows})
+        by_address = zip(sources.key_ids, sources.client_ips, sources.counts, strict=True)
+        self.sources.update({(key_id, address): count for key_id, address, count in by_address})
+        assert sum(batch.tenant_counts.counts) == sum(counted.counts)
+        for key_id, first_time, last_time in zip(last.key_ids, last.first_times, last.last_times, strict=True):
+            assert first_time <= last_time
+            self.last[key_id] = last_time
+        for columns in (last.busy_hours, last.busy_uses, last.busy_before):
+            assert len(columns) == len(last.key_ids)
 
     async def trim(self, sources_of: Sequence[str], uses_of: Sequence[str]) -> None:
         pass
@@ -147,10 +149,10 @@ async def test_decisions_while_a_batch_is_being_written_are_neither_lost_nor_cou
 
 async def test_a_batch_that_can_never_be_written_does_not_hold_up_the_next() -> None:
     class Picky(Ledger):
-        async def write(self, sequence: int, tallies: Sequence[KeyTally]) -> Written:
+        async def write(self, sequence: int, batch: UsageBatch) -> Written:
             if sequence == 1:
                 raise ValueError("no such column")
-            return await super().write(sequence, tallies)
+            return await super().write(sequence, batch)
 
     clock, ledger = StillClock(), Picky()
     collector = UsageCollector(ledger, clock, Noticing(clock))
@@ -161,6 +163,15 @@ async def test_a_batch_that_can_never_be_written_does_not_hold_up_the_next() -> 
     assert {key_id for key_id, _, _ in ledger.counts} == {"key_1"}
 
 
+def taken(tallies: Tallies) -> UsageBatch:
+    """All that was collected."""
+    batch = UsageBatch()
+    tallies.seal()
+    while tallies.has_sealed:
+        tallies.take(batch)
+    return batch
+
+
 def test_a_hot_key_keeps_its_latest_uses_alone() -> None:
     tallies = Tallies()
     slot = tallies.slot(RECORDS[0].identity)
@@ -168,8 +179,7 @@ def test_a_hot_key_keeps_its_latest_uses_alone() -> None:
     for number in range(5_000):
         tallies.use(slot, number, 0, "ann", Question(request=RequestInfo("GET", "h", f"/{number}", "agent")))
     assert len(slot.uses) < 2 * bounds.USES_PER_KEY
-    tallies.seal()
-    paths = [use.request.path for use in tallies.take().uses]
+    paths = [request.path for request in taken(tallies).uses.requests]
     assert paths == [f"/{number}" for number in range(4_900, 5_000)]
 
 
@@ -179,8 +189,7 @@ def test_addresses_of_a_key_in_memory_are_the_most_recent_ones() -> None:
     assert slot is not None
     for number in range(200):
         tallies.use(slot, number, 0, "", Question(client_ip=f"10.0.0.{number}"))
-    tallies.seal()
-    assert set(tallies.take().sources) == {f"10.0.0.{number}" for number in range(150, 200)}
+    assert set(taken(tallies).sources.client_ips) == {f"10.0.0.{number}" for number in range(150, 200)}
 
 
 def test_memory_is_bounded_and_counters_are_given_up_last() -> None:
@@ -193,12 +202,20 @@ def test_memory_is_bounded_and_counters_are_given_up_last() -> None:
         tallies.use(slot, number, 0, "ann", Question(client_ip=f"10.{number % 250}.{number // 250}.1", request=info))
     assert tallies._characters <= tallying.DESCRIPTIONS + 5_000
     assert tallies._uses <= tallying.USES
-    counted = 0
-    tallies.seal()
-    while tallies.has_sealed:
-        counted += sum(tallies.take().counts.values())
-    assert counted == 20_000
+    assert sum(taken(tallies).key_counts.counts) == 20_000
     assert (tallies._uses, tallies._characters, tallies._sources, tallies._counters) == (0, 0, 0, 0)
+
+
+def test_a_use_that_there_was_no_room_to_count_is_told_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tallying, "COUNTERS", 1)
+    tallies = Tallies()
+    for record in RECORDS[:2]:
+        proven = Verification(None, record, "ann")
+        tallies.note(7 * HOUR, proven, Question(), record)
+    batch = taken(tallies)
+    assert batch.key_counts.ids == ["key_0"]
+    assert dict(zip(batch.last_uses.key_ids, batch.last_uses.busy_hours, strict=True)) == {"key_0": 7, "key_1": 7}
+    assert batch.last_uses.busy_uses == [1, 1]
 
 
 def test_failed_authentications_are_told_by_kind_once_in_a_while_and_by_no_more_lines_than_a_person_reads() -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-from latchgate_server.core.model import NOT_TOLD, DenialReason, Question, RequestInfo
+from latchgate_server.core.model import DenialReason, Question
 from latchgate_server.core.record import Record
+from latchgate_server.core.usage_batch import UsageBatch
 from latchgate_server.core.verification import Verification
 
 HOUR = 3_600.0
@@ -44,60 +45,6 @@ class KeepsNoAccount:
         """Do nothing."""
 
 
-class Use:
-    """One use, to be written. time: Unix seconds. outcome: ALLOWED, or the number of a DenialReason."""
-
-    __slots__ = ("client_ip", "outcome", "request", "time", "user")
-
-    def __init__(self, time: float, outcome: int, client_ip: str, user: str, request: RequestInfo = NOT_TOLD) -> None:
-        self.time: Final = time
-        self.outcome: Final = outcome
-        self.client_ip: Final = client_ip
-        self.user: Final = user
-        self.request: Final = request
-
-
-class Source:
-    """The uses from one address. Times in Unix seconds."""
-
-    __slots__ = ("count", "first_time", "last_time")
-
-    def __init__(self, first_time: float, last_time: float, count: int) -> None:
-        self.first_time = first_time
-        self.last_time = last_time
-        self.count = count
-
-
-class KeyTally:
-    """What was collected about one key since it was last written.
-
-    counts: decisions by the number of their hour since 1970 and their outcome.
-    first_time: of the earliest use in it; last: the latest use; both unset where no secret was proven.
-    uses: the latest uses one by one, oldest first.
-    """
-
-    __slots__ = ("counts", "first_time", "key_id", "last", "sources", "tenant_id", "uses")
-
-    def __init__(
-        self,
-        key_id: str,
-        tenant_id: str,
-        *,
-        counts: Mapping[tuple[int, int], int],
-        first_time: float,
-        last: Use | None,
-        sources: Mapping[str, Source],
-        uses: Sequence[Use],
-    ) -> None:
-        self.key_id: Final = key_id
-        self.tenant_id: Final = tenant_id
-        self.counts: Final = counts
-        self.first_time: Final = first_time
-        self.last: Final = last
-        self.sources: Final = sources
-        self.uses: Final = uses
-
-
 class NewSource(NamedTuple):
     """A key was used from an address that it is not known to have been used from."""
 
@@ -123,10 +70,10 @@ class Written:
 class UsageWriter(Protocol):
     """Writes what was collected. Raises StoreUnavailable or Overloaded where the database takes nothing."""
 
-    async def write(self, sequence: int, tallies: Sequence[KeyTally]) -> Written:
+    async def write(self, sequence: int, batch: UsageBatch) -> Written:
         """Write a batch, all or nothing.
 
-        sequence: rises with each batch. Repeating one with the same tallies, because nobody knows whether it was
+        sequence: rises with each batch. Repeating one with the same batch, because nobody knows whether it was
         committed, counts nothing twice.
         """
         ...

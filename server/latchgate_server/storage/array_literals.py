@@ -20,11 +20,11 @@ def texts(values: Sequence[str]) -> str:
     return f'{{"{joined}"}}' if values else "{}"
 
 
-def integers(values: Sequence[int]) -> str:
+def integers(values: list[int]) -> str:
     """Of whole numbers."""
-    return f"{{{','.join(map(str, values))}}}"
+    return f"{{{str(values)[1:-1]}}}"  # Python separates the numbers of a list as an array literal may
 
 
-def moments(values: Sequence[float]) -> str:
+def moments(values: list[float]) -> str:
     """Of points in time, in Unix seconds: whole microseconds, as PostgreSQL keeps them."""
     return integers([int(seconds * 1e6 + 0.5) for seconds in values])

@@ -10,11 +10,12 @@ from typing import Any
 import asyncpg
 
 from latchgate_server.core import bounds
-from latchgate_server.core.usage import DORMANT_SECONDS, Awakening, KeyTally, NewSource, Written
-from latchgate_server.storage import usage_columns
+from latchgate_server.core.usage import DORMANT_SECONDS, Awakening, NewSource, Written
+from latchgate_server.core.usage_batch import UsageBatch
 from latchgate_server.storage.failures import told_plainly
 from latchgate_server.storage.pool import Connection
 from latchgate_server.storage.queries import SQL
+from latchgate_server.storage.usage_columns import Columns, of_counts, of_last_uses, of_sources, of_uses
 
 
 class PostgresUsageWriter:
@@ -26,26 +27,26 @@ class PostgresUsageWriter:
         self._writer_id = writer_id
         self._patience = patience
 
-    async def write(self, sequence: int, tallies: Sequence[KeyTally]) -> Written:
+    async def write(self, sequence: int, batch: UsageBatch) -> Written:
         with told_plainly():
             try:
-                return await self._write(sequence, tallies)
+                return await self._write(sequence, batch)
             except asyncpg.CheckViolationError:
                 # A month has no partition: nobody has made it ahead of time.
                 async with self._transaction() as connection:
                     await connection.execute(SQL["make_usage_partitions"])
-                return await self._write(sequence, tallies)
+                return await self._write(sequence, batch)
 
-    async def _write(self, sequence: int, tallies: Sequence[KeyTally]) -> Written:
+    async def _write(self, sequence: int, batch: UsageBatch) -> Written:
         async with self._transaction() as connection:
             if await connection.fetchrow(SQL["begin_usage_batch"], self._writer_id, sequence) is None:
                 return Written()
-            await _add(connection, "add_key_usage", usage_columns.key_counts(tallies))
-            slept = await _add(connection, "renew_last_uses", usage_columns.last_uses(tallies), DORMANT_SECONDS)
-            came = await _add(connection, "add_key_sources", usage_columns.sources(tallies))
-            await _add(connection, "add_key_uses", usage_columns.uses(tallies))
+            await _add(connection, "add_key_usage", of_counts(batch.key_counts))
+            slept = await _add(connection, "renew_last_uses", of_last_uses(batch.last_uses), DORMANT_SECONDS)
+            came = await _add(connection, "add_key_sources", of_sources(batch.sources))
+            await _add(connection, "add_key_uses", of_uses(batch.uses))
             # Last of all: many keys share the rows of their tenant, and others wait for them until the commit.
-            await _add(connection, "add_tenant_usage", usage_columns.tenant_counts(tallies))
+            await _add(connection, "add_tenant_usage", of_counts(batch.tenant_counts))
             return Written(
                 [NewSource(row["key_id"], row["client_ip"]) for row in came],
                 [Awakening(row["key_id"], row["slept_since"]) for row in slept],
@@ -70,5 +71,5 @@ class PostgresUsageWriter:
             yield connection
 
 
-async def _add(connection: Connection, statement: str, columns: usage_columns.Columns, *more: float) -> Sequence[Any]:
+async def _add(connection: Connection, statement: str, columns: Columns, *more: float) -> Sequence[Any]:
     return await connection.fetch(SQL[statement], *columns, *more) if columns else ()

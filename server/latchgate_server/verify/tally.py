@@ -7,10 +7,11 @@ from functools import lru_cache
 from latchgate_server import observability
 from latchgate_server.core import bounds
 from latchgate_server.core.addresses import canonical_address
-from latchgate_server.core.model import Identity, Question, RequestInfo
+from latchgate_server.core.model import DenialReason, Identity, Question, RequestInfo
 from latchgate_server.core.record import Record
 from latchgate_server.core.redaction import kept, kept_request
-from latchgate_server.core.usage import ALLOWED, HOUR, KeyTally, Source, Use
+from latchgate_server.core.usage import ALLOWED, HOUR
+from latchgate_server.core.usage_batch import UsageBatch
 from latchgate_server.core.verification import Verification
 
 KEYS = 100_000
@@ -23,6 +24,9 @@ none: where more than that are made in a second, those that are kept are a sampl
 DESCRIPTIONS = 8_000_000
 """Characters of descriptions of requests that wait to be written."""
 
+_WRONG_SECRET = int(DenialReason.INVALID_SECRET)
+"""The one outcome among those that are counted for a key which is no use of it."""
+
 _UseEvent = tuple[float, int, str, str, RequestInfo | None]
 """Time, outcome, client address, user, description of the request: no more of a question, so as to hold little."""
 
@@ -30,8 +34,19 @@ _Counter = tuple[int, int]
 """Number of the hour since 1970, outcome."""
 
 
+class Source:
+    """The uses from one address. Times in Unix seconds."""
+
+    __slots__ = ("count", "first_time", "last_time")
+
+    def __init__(self, first_time: float, last_time: float, count: int) -> None:
+        self.first_time = first_time
+        self.last_time = last_time
+        self.count = count
+
+
 class Slot:
-    """What was collected about one key, as it came; see KeyTally for the same, fit to be written.
+    """What was collected about one key, as it came; see UsageBatch for the same, fit to be written.
 
     Most keys have one outcome in an hour and one address, so these are kept without a dictionary around them.
 
@@ -185,26 +200,70 @@ class Tallies:
         if not self._sealed:
             self._sealed, self._slots = self._slots, {}
 
-    def take(self) -> KeyTally:
-        """Remove a slot that was sealed, and return it fit to be written."""
+    def take(self, batch: UsageBatch) -> None:
+        """Move what was sealed about a key into a batch, fit to be written."""
         _, slot = self._sealed.popitem()
-        counts, sources = slot.all_counts(), slot.all_sources()
-        self._counters -= len(counts)
-        self._sources -= len(sources)
+        batch.keys += 1
+        self._take_counts(slot, batch)
+        self._take_sources(slot, batch)
+        self._take_last_use(slot, batch)
         self._characters -= slot.loose
-        self._forget(slot, max(0, len(slot.uses) - bounds.USES_PER_KEY))
-        uses = [_kept_use(event) for event in slot.uses]
-        last = None if slot.last is None else _kept_use(slot.last)
-        self._forget(slot, len(slot.uses))
-        return KeyTally(
+        if slot.uses:
+            self._take_uses(slot, batch)
+
+    def _take_counts(self, slot: Slot, batch: UsageBatch) -> None:
+        if slot.counts is None:
+            if slot.count:
+                self._counters -= 1
+                batch.count(slot.key_id, slot.tenant_id, slot.hour, slot.outcome, slot.count)
+            return
+        counts = slot.all_counts()
+        self._counters -= len(counts)
+        for (hour, outcome), count in counts.items():
+            batch.count(slot.key_id, slot.tenant_id, hour, outcome, count)
+
+    def _take_sources(self, slot: Slot, batch: UsageBatch) -> None:
+        if slot.sources is not None:
+            self._sources -= len(slot.sources)
+            for address, each in _kept_sources(slot.sources).items():
+                batch.sources.add(slot.key_id, address, each.first_time, each.last_time, each.count)
+            return
+        source = slot.source
+        if source is not None:
+            self._sources -= 1
+            known = _canonical(slot.client_ip)
+            if known is not None:
+                batch.sources.add(slot.key_id, known, source.first_time, source.last_time, source.count)
+
+    def _take_last_use(self, slot: Slot, batch: UsageBatch) -> None:
+        if slot.last is None:
+            return
+        time, _, client_ip, user, request = slot.last
+        batch.last_uses.add(
             slot.key_id,
-            slot.tenant_id,
-            counts=counts,
             first_time=slot.first_time,
-            last=last,
-            sources=_kept_sources(sources),
-            uses=uses,
+            last_time=time,
+            client_ip=_told_address(client_ip),
+            user=user,
+            user_agent="" if request is None else kept_request(request).user_agent,
         )
+        if slot.counts is None and slot.count and slot.outcome != _WRONG_SECRET:
+            batch.last_uses.add_busy(slot.hour, slot.count, 0)
+        else:
+            batch.last_uses.add_busy(*_busy_hours(slot, int(time // HOUR)))
+
+    def _take_uses(self, slot: Slot, batch: UsageBatch) -> None:
+        self._forget(slot, max(0, len(slot.uses) - bounds.USES_PER_KEY))
+        for time, outcome, client_ip, user, request in slot.uses:
+            batch.uses.add(
+                slot.key_id,
+                time=time,
+                outcome=outcome,
+                client_ip=_told_address(client_ip),
+                user=user,
+                request=kept_request(request),
+            )
+        self._forget(slot, len(slot.uses))
 
     def _with_room(self, request: RequestInfo) -> RequestInfo | None:
         if self._characters > DESCRIPTIONS:
@@ -247,9 +306,17 @@ def _characters(request: RequestInfo) -> int:
     return len(request.method) + len(request.host) + len(request.path) + len(request.user_agent)
 
 
-def _kept_use(event: _UseEvent) -> Use:
-    now, outcome, client_ip, user, request = event
-    return Use(now, outcome, _told_address(client_ip), user, kept_request(request))
+def _busy_hours(slot: Slot, last_hour: int) -> tuple[int, int, int]:
+    """The latest hour with a use, and how many uses there were in it and in the one before.
+
+    last_hour: that of the latest use, which may not have been counted for want of room.
+    """
+    uses = {last_hour: 0}
+    for (hour, outcome), count in slot.all_counts().items():
+        if outcome != _WRONG_SECRET:
+            uses[hour] = uses.get(hour, 0) + count
+    latest = max(uses)
+    return latest, max(1, uses[latest]), uses.get(latest - 1, 0)
 
 
 def _kept_sources(sources: dict[str, Source]) -> dict[str, Source]:

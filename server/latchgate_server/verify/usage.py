@@ -23,7 +23,8 @@ from latchgate_server.core.errors import CannotDecide
 from latchgate_server.core.model import DenialReason, Identity, Question
 from latchgate_server.core.ports import Clock
 from latchgate_server.core.record import Record
-from latchgate_server.core.usage import ALLOWED, HOUR, Event, KeyTally, UsageWriter, Written
+from latchgate_server.core.usage import ALLOWED, HOUR, Event, UsageWriter, Written
+from latchgate_server.core.usage_batch import UsageBatch
 from latchgate_server.core.verification import Verification
 from latchgate_server.verify.tally import Tallies
 
@@ -33,7 +34,7 @@ it takes less than a millisecond."""
 
 FLUSH_SECONDS = 1.0
 CLOSE_SECONDS = 5.0
-BATCH_KEYS = 1_000
+BATCH_KEYS = 2_000
 BATCH_USES = 2_000
 _TRIMS_NOTED = 100_000
 
@@ -69,7 +70,7 @@ class UsageCollector:
         self._events: list[Event] = []
         self._tallies = Tallies()
         self._sequence = 0
-        self._batch: Sequence[KeyTally] = ()
+        self._batch: UsageBatch | None = None
         self._written_until = clock.now()
         self._is_delayed = False
         self._uses_written: dict[str, int] = {}
@@ -124,7 +125,8 @@ class UsageCollector:
                     await self._clock.sleep(0.1)
                 await self._writer.leave()
         except (TimeoutError, CannotDecide):
-            _log.error(log_events.USAGE_LOST, keys=len(self._batch) + len(self._tallies))
+            untold = 0 if self._batch is None else self._batch.keys
+            _log.error(log_events.USAGE_LOST, keys=untold + len(self._tallies))
 
     async def flush(self) -> bool:
         """Write what was collected before this call. False where the database did not take all of it."""
@@ -143,30 +145,29 @@ class UsageCollector:
             return True
 
     async def _write_sealed(self) -> bool:
-        while self._batch or self._tallies.has_sealed:
-            if not self._batch:
+        while self._batch is not None or self._tallies.has_sealed:
+            if self._batch is None:
                 self._sequence += 1
                 self._batch = await self._next_batch()
-            if not await self._write():
+            if not await self._write(self._batch):
                 return False
+            self._batch = None
         return True
 
-    async def _next_batch(self) -> Sequence[KeyTally]:
-        batch: list[KeyTally] = []
-        uses = work = 0
-        while self._tallies.has_sealed and len(batch) < BATCH_KEYS and uses < BATCH_USES:
-            tally = self._tallies.take()
-            batch.append(tally)
-            uses += len(tally.uses)
-            work += 1 + len(tally.uses)
-            if work > STRETCH:
-                work = 0
+    async def _next_batch(self) -> UsageBatch:
+        batch = UsageBatch()
+        rows = 0
+        while self._tallies.has_sealed and batch.keys < BATCH_KEYS and len(batch.uses.key_ids) < BATCH_USES:
+            self._tallies.take(batch)
+            if batch.keys + len(batch.uses.key_ids) - rows > STRETCH:
+                rows = batch.keys + len(batch.uses.key_ids)
                 await asyncio.sleep(0)  # verifications want their turn
         return batch
 
-    async def _write(self) -> bool:
+    async def _write(self, batch: UsageBatch) -> bool:
+        """Write a batch, or give it up where it can never be written. False where it has to be tried again."""
         try:
-            written = await self._writer.write(self._sequence, self._batch)
+            written = await self._writer.write(self._sequence, batch)
         except CannotDecide as error:
             if not self._is_delayed:
                 self._is_delayed = True
@@ -174,24 +175,21 @@ class UsageCollector:
             return False
         except Exception as error:  # noqa: BLE001 - a batch that can never be written must not hold up all others
             _log.error(log_events.INTERNAL_ERROR, task="usage", exc_info=error)
-            observability.USAGE_DROPPED.labels("batch").inc(len(self._batch))
-            self._batch = ()
+            observability.USAGE_DROPPED.labels("batch").inc(batch.keys)
             return True
         if self._is_delayed:
             self._is_delayed = False
             _log.info(log_events.USAGE_CAUGHT_UP)
-        batch, self._batch = self._batch, ()
         self._notices.note_written(written)
         await self._trim(batch, written)
         return True
 
-    async def _trim(self, batch: Sequence[KeyTally], written: Written) -> None:
+    async def _trim(self, batch: UsageBatch, written: Written) -> None:
         """Have what is beyond the latest removed, of those keys of which there may be something."""
         noted = self._uses_written
-        for tally in batch:
-            if tally.uses:
-                noted[tally.key_id] = noted.get(tally.key_id, 0) + len(tally.uses)
-        full = [tally.key_id for tally in batch if noted.get(tally.key_id, 0) >= bounds.USES_PER_KEY]
+        for key_id in batch.uses.key_ids:
+            noted[key_id] = noted.get(key_id, 0) + 1
+        full = [key_id for key_id in dict.fromkeys(batch.uses.key_ids) if noted[key_id] >= bounds.USES_PER_KEY]
         sources_of = sorted({source.key_id for source in written.new_sources})
         if not full and not sources_of:
             return
