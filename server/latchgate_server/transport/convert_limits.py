@@ -38,18 +38,13 @@ def charge_part(charge: Charge, shape: str) -> bytes:
     assert len(fixed) == len(charge.statuses), "limits of one shape are as many"
     part = b""
     for place, stands in enumerate(charge.statuses):
-        status = fixed[place] + _remaining_part(stands.remaining)
+        status = fixed[place] + _REMAINING_TAG + varint(stands.remaining)
         if stands.reset_after is not None:
             status += _RESET_TAG + _duration_part(ceil(stands.reset_after * 1_000))
         part += _LIMITS_TAG + varint(len(status)) + status
     if charge.retry_after is not None:
         part += _RETRY_TAG + _duration_part(ceil(charge.retry_after * 1_000))
     return part
-
-
-@lru_cache(maxsize=4_096)
-def _remaining_part(remaining: int) -> bytes:
-    return _REMAINING_TAG + varint(remaining)
 
 
 @lru_cache(maxsize=4_096)

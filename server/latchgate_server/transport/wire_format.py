@@ -13,9 +13,9 @@ def varint(number: int) -> bytes:
     """A number, not negative, in base 128, least significant part first ("Encoding": "Base 128 Varints")."""
     if number < 0x80:
         return _SHORT[number]
-    parts = bytearray()
+    digits = shift = 0
     while number > 0x7F:
-        parts.append(number & 0x7F | 0x80)
+        digits |= (number & 0x7F | 0x80) << shift
         number >>= 7
-    parts.append(number)
-    return bytes(parts)
+        shift += 8
+    return (digits | number << shift).to_bytes(shift // 8 + 1, "little")
