@@ -37,6 +37,8 @@ _LONGEST_SECONDS = 300.0
 """No decision is repeated for longer: a bound on what this page does not foresee."""
 _EXPIRY_MARGIN = 0.001
 _UNANSWERED = 100
+_OVERDUE_SECONDS = 5.0
+_OVERDUE_LEASES = 5
 _NEVER_KEPT = frozenset({"API_KEY_EXPIRED", "RATE_LIMITED", "QUOTA_EXCEEDED"})
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 
@@ -100,6 +102,7 @@ class DecisionCache:
         self._server_ahead = math.inf  # of the monotonic clock, at most
         self._sequence = 0
         self._sent: dict[int, float] = {}
+        self._owed_since: float | None = None
         self._uses = Uses()
         self._hits = self._misses = 0
         self.is_active = False
@@ -236,6 +239,7 @@ class DecisionCache:
             self._lease_until = 0.0
             self._server_ahead = math.inf
             self._sent.clear()
+            self._owed_since = None
 
     def next_message(self) -> verify_service_pb2.WatchKeysRequest:
         """What to send now: how far this client has come, and what it has answered alone. A lease counts from here."""
@@ -244,6 +248,8 @@ class DecisionCache:
             now = self._clock()
             self._sequence += 1
             self._sent[self._sequence] = now
+            if self._owed_since is None:
+                self._owed_since = now
             if len(self._sent) > _UNANSWERED:
                 del self._sent[next(iter(self._sent))]
             return verify_service_pb2.WatchKeysRequest(
@@ -272,17 +278,32 @@ class DecisionCache:
         """For how long nothing need be said, in seconds: a third of the lease."""
         return min(max(self._lease / 3, 0.02), 20.0) if self._lease else 0.3
 
+    @property
+    def overdue(self) -> float:
+        """For how long the server has owed an answer, in seconds, where that is too long; else 0.
+
+        Each message is answered, with a lease or without. Five lease lengths are too long, and at least 5 s, which is
+        also the bound before the first lease.
+        """
+        owed_since = self._owed_since
+        owed_for = 0.0 if owed_since is None else self._clock() - owed_since
+        return owed_for if owed_for > max(_OVERDUE_SECONDS, _OVERDUE_LEASES * self._lease) else 0.0
+
     def _take_lease(self, message: verify_service_pb2.WatchKeysResponse) -> None:
         sent_at = self._sent.get(message.sequence)
-        if sent_at is None or not message.HasField("lease"):
+        if sent_at is None:
+            return
+        # With those before it, of which only the last is answered where the server has not come to them one by one.
+        for sequence in [sequence for sequence in self._sent if sequence <= message.sequence]:
+            del self._sent[sequence]
+        self._owed_since = next(iter(self._sent.values()), None)
+        if not message.HasField("lease"):
             return
         self._lease = seconds_of(message.lease)
         self._lease_until = max(self._lease_until, sent_at + self._lease)
         if message.HasField("server_time"):
             # Its clock may have come as far as if it had answered the moment that it was asked.
             self._server_ahead = seconds_of(message.server_time) - sent_at
-        for sequence in [sequence for sequence in self._sent if sequence <= message.sequence]:
-            del self._sent[sequence]
 
     def _clear(self) -> None:
         self._entries.clear()

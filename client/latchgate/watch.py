@@ -2,6 +2,9 @@
 
 Leases are renewed while somebody asks the cache. One that nobody asks lets its lease run out, so that it costs the
 server nothing and no change waits for it; the next call asks the server, and has the lease renewed.
+
+A stream on which an answer is overdue is ended, and another one opened, by the next call that the cache cannot answer:
+after five lease lengths, 5 s at least (`DecisionCache.overdue`). The connection may be well and the stream still dead.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from typing import Any
 import grpc
 
 from latchgate.cache import DecisionCache
-from latchgate.errors import CallFailed, NotAuthenticated, PermissionDenied, call_failed
+from latchgate.errors import CallFailed, NotAuthenticated, PermissionDenied, Unavailable, call_failed
 from latchgate.v1 import verify_service_pb2
 
 _CLOSE_SECONDS = 1.0
@@ -54,6 +57,12 @@ class _Pauses:
         return random.uniform(longest / 2, _HOPELESS_PAUSE if is_hopeless else longest)  # noqa: S311 - it spreads clients
 
 
+def _unanswered(seconds: float) -> CallFailed:
+    """What a stream ended with that this client has ended itself."""
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+    return Unavailable(code, f"the server has not answered on the stream for {seconds:.0f} s")
+
+
 class Watching:
     """Keeps a stream open in a thread of its own, from the first call on that the cache could not answer."""
 
@@ -73,6 +82,8 @@ class Watching:
         if stream is not None and stream.is_idle:
             stream.wake.set()
         if self._pid == os.getpid() or self._closing.is_set():
+            if stream is not None and self._pid == os.getpid() and (overdue := self._cache.overdue):
+                stream.give_up(_unanswered(overdue))
             return
         with self._starting:
             if self._pid != os.getpid():
@@ -111,6 +122,7 @@ class _Stream:
         self._closing = closing
         self._has_ended = False
         self._call: Any = None
+        self._given_up: CallFailed | None = None
         self.is_idle = False
         self.wake = threading.Event()
 
@@ -123,7 +135,7 @@ class _Stream:
                     self.wake.set()
                 pauses.note_success()
         except grpc.RpcError as error:
-            return call_failed(error)
+            return self._given_up or call_failed(error)
         finally:
             self._has_ended = True
             self.wake.set()
@@ -133,6 +145,11 @@ class _Stream:
         """End it at once."""
         if self._call is not None:
             self._call.cancel()
+
+    def give_up(self, why: CallFailed) -> None:
+        """End it at once, and have `follow` return why."""
+        self._given_up = why
+        self.cancel()
 
     def _messages(self) -> Iterator[verify_service_pb2.WatchKeysRequest]:
         """Asked for by a thread of gRPC's, as soon as the one before is on its way."""
@@ -163,6 +180,8 @@ class AsyncWatching:
         self._stub = stub
         self._metadata = metadata
         self._task: asyncio.Task[None] | None = None
+        self._call: Any = None
+        self._given_up: CallFailed | None = None
         self._wake = asyncio.Event()
         self._is_idle = False
         self._is_closing = False
@@ -171,6 +190,9 @@ class AsyncWatching:
         """See that there is a stream, or will be, and a lease."""
         if self._is_idle:
             self._wake.set()
+        if self._call is not None and (overdue := self._cache.overdue):
+            self._given_up = _unanswered(overdue)
+            self._call.cancel()
         if self._task is None and not self._is_closing:
             # In a context of its own: it outlives the call that happens to start it.
             self._task = asyncio.get_running_loop().create_task(self._run(), context=contextvars.Context())
@@ -199,7 +221,7 @@ class AsyncWatching:
                         await self._wake.wait()
 
     async def _follow(self, pauses: _Pauses) -> CallFailed | None:
-        call = self._stub.WatchKeys(metadata=self._metadata, wait_for_ready=True)
+        self._call = call = self._stub.WatchKeys(metadata=self._metadata, wait_for_ready=True)
         saying = asyncio.get_running_loop().create_task(self._say(call))
         try:
             async for message in call:
@@ -208,7 +230,14 @@ class AsyncWatching:
                 pauses.note_success()
         except grpc.aio.AioRpcError as error:
             return call_failed(error)
+        except asyncio.CancelledError:
+            # A call that is cancelled raises it in those who read from it, too; `cancelling` tells the task's own end.
+            task = asyncio.current_task()
+            if self._given_up is None or (task is not None and task.cancelling()):
+                raise
+            return self._given_up
         finally:
+            self._call = self._given_up = None
             saying.cancel()
             call.cancel()
             await asyncio.gather(saying, return_exceptions=True)

@@ -16,7 +16,7 @@ ADMIN_SERVICE = "latchgate.v1.AdminService"
 @contextmanager
 def acting(service: str, handlers: Mapping[str, Any]) -> Iterator[str]:
     """A server of one service, by its address. handlers: by the name of their RPC."""
-    server = grpc.server(futures.ThreadPoolExecutor(2))
+    server = grpc.server(futures.ThreadPoolExecutor(4))
     server.add_registered_method_handlers(service, dict(handlers))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()

@@ -139,6 +139,30 @@ def test_a_new_stream_drops_everything_and_its_lease(scene: Scene) -> None:
     assert scene.cache.next_message().applied_revision == 0
 
 
+def test_an_answer_is_overdue_after_five_leases_and_at_least_five_seconds(scene: Scene) -> None:
+    """One that grants nothing is an answer as well; news are none."""
+    assert not scene.cache.overdue, "nothing is owed"
+    first = scene.cache.next_message().sequence
+    scene.time += 4
+    second = scene.cache.next_message().sequence
+    scene.cache.hear(WatchKeysResponse(revision=6))
+    scene.time += 1.1
+    assert scene.cache.overdue == pytest.approx(5.1)
+    scene.cache.hear(WatchKeysResponse(revision=6, sequence=first))
+    assert not scene.cache.overdue
+    scene.time += 4
+    assert scene.cache.overdue == pytest.approx(5.1)
+    long = WatchKeysResponse(revision=6, sequence=second, lease=Duration(seconds=30))
+    scene.cache.hear(long)
+    scene.cache.next_message()
+    scene.time += 149
+    assert not scene.cache.overdue
+    scene.time += 2
+    assert scene.cache.overdue
+    scene.cache.restart()
+    assert not scene.cache.overdue, "a new stream owes nothing yet"
+
+
 # What is kept.
 
 
