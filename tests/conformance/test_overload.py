@@ -25,6 +25,8 @@ from tests.conformance.wire import refusal_of
 from tests.support.server import ServerProcess
 
 CALLS = 400
+SCENES = 10
+"""How often a scene is set up in which the client has to be faster than the server."""
 BUSY_SECONDS = 0.002
 DEADLINE_SECONDS = 20.0
 OVERLOADED = (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
@@ -38,6 +40,7 @@ class Slow:
     def __init__(self) -> None:
         self.go_on = asyncio.Event()
         self.turn = 0
+        self.worked: list[float] = []
         self.begun: list[int] = []
         self.remaining: list[float] = []
         self.server = Server(
@@ -50,7 +53,9 @@ class Slow:
         self.server.answer_at_once({PATH: self._work}, {f"/{VERIFY_SERVICE}/Check": lambda: b"refused"})
 
     def _work(self, request: bytes, _metadata: Metadata, _peer: str) -> bytes:
+        began = time.monotonic()
         time.sleep(BUSY_SECONDS)
+        self.worked.append(time.monotonic() - began)
         return request
 
     async def _verify(self, _request: bytes, _context: Any) -> bytes:
@@ -79,32 +84,38 @@ async def slow() -> AsyncIterator[Slow]:
         await slow.server.stop(0)
 
 
-def offer(address: str, count: int) -> tuple[list[Any], float, int]:
-    """Calls at once, over several connections. What each came to, how long all took, and what health said meanwhile."""
+def offer(address: str, count: int) -> tuple[list[Any], int]:
+    """Calls at once, over several connections. What each came to, and what health said meanwhile."""
     channels = [grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) for _ in range(4)]
     try:
         for channel in channels:
             grpc.channel_ready_future(channel).result(timeout=10)
         methods: list[Any] = [channel.unary_unary(PATH) for channel in channels]
-        began = time.monotonic()
         calls = [method.future(REQUEST, timeout=20) for _ in range(count // len(methods)) for method in methods]
         health: Any = health_pb2_grpc.HealthStub(channels[0])
         status = int(health.Check(health_pb2.HealthCheckRequest(service=VERIFY_SERVICE), timeout=10).status)
         ends = [call.exception(timeout=20) for call in calls]
-        return ends, time.monotonic() - began, status
+        return ends, status
     finally:
         for channel in channels:
             channel.close()
 
 
 async def test_what_waited_too_long_is_refused_with_a_time_to_come_back(slow: Slow) -> None:
-    ends, took, health = await asyncio.to_thread(offer, slow.server.address, CALLS)
+    for _ in range(SCENES):
+        slow.worked.clear()
+        began = time.thread_time()
+        ends, health = await asyncio.to_thread(offer, slow.server.address, CALLS)
+        took = time.thread_time() - began  # of this thread, which is the server's: the client has others
+        if any(ends):  # or else the client sent more slowly than was served
+            break
+    else:
+        pytest.fail("there was more than could be done")
 
-    served = sum(end is None for end in ends)
     refusals = [refusal_of(end) for end in ends if end is not None]
     assert health == health_pb2.HealthCheckResponse.SERVING
-    assert refusals, "there was more than could be done"
-    assert served >= LONGEST_SECONDS * 0.25 / BUSY_SECONDS, "what could be done was done"
+    assert len(slow.worked) == len(ends) - len(refusals), "what is refused is not worked on"
+    assert sum(slow.worked) >= LONGEST_SECONDS * 0.25, "what could be done was done"
     assert took < CALLS * BUSY_SECONDS, "refusing is cheaper than serving"
     assert {(refusal.code, refusal.reason) for refusal in refusals} == {OVERLOADED}
     assert all(refusal.retry_after for refusal in refusals)
@@ -204,11 +215,15 @@ def test_batches_beyond_what_is_decided_at_once_are_refused(server: ServerProces
     request = BatchVerifyRequest(requests=[VerifyRequest(key=key, required_permissions="a.b OR c.d")] * BATCH_SIZE)
     with grpc.insecure_channel(server.verify_address) as channel:
         batch: Any = VerifyServiceStub(channel).BatchVerify
-        calls = [batch.future(request, timeout=60) for _ in range(4 * DECISIONS_AT_ONCE // BATCH_SIZE)]
-        ends = [call.exception(timeout=60) for call in calls]
-        refusals = [refusal_of(end) for end in ends if end is not None]
+        for _ in range(SCENES):
+            calls = [batch.future(request, timeout=60) for _ in range(4 * DECISIONS_AT_ONCE // BATCH_SIZE)]
+            ends = [call.exception(timeout=60) for call in calls]
+            refusals = [refusal_of(end) for end in ends if end is not None]
+            if refusals:
+                break
+        else:
+            pytest.fail("all batches were decided")
 
-        assert refusals
         assert {(refusal.code, refusal.reason) for refusal in refusals} == {OVERLOADED}
         assert all(refusal.retry_after for refusal in refusals)
         assert len(refusals) < len(calls)
