@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -114,14 +115,20 @@ async def test_where_nobody_stands_out_everybody_is_sent_away_and_then_it_is_let
     transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doorkeeper_module, "_PATIENCE_SECONDS", 0.5)
+    taken, is_there = doorkeeper_module._taken, threading.Event()
+    # Who comes after everybody was sent away is not told so.
+    monkeypatch.setattr(doorkeeper_module, "_taken", lambda: taken() if is_there.is_set() else 0)
     before = CONNECTIONS_SHED.labels("memory")._value.get()
     with capture_logs() as log:
         async with guarded(transport, memory=1) as server:
             with await asyncio.to_thread(Wire, server.address) as wire:
                 received = b""
-                while bytes([0, 0, 8, GOAWAY]) not in received:
-                    received += wire.drain()
-                    await asyncio.sleep(0.02)
+                async with asyncio.timeout(SECONDS):
+                    while bytes([0, 0, 8, GOAWAY]) not in received:
+                        received += wire.drain()
+                        if received:  # the server's settings
+                            is_there.set()
+                        await asyncio.sleep(0.02)
                 assert await asyncio.to_thread(wire.is_closed, SECONDS), "it was told, and did not go"
             await until(lambda: any(line["event"] == "memory_short" for line in log))
             async with grpc.aio.insecure_channel(server.address) as good:
