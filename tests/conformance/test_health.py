@@ -174,7 +174,9 @@ async def test_a_second_server_on_the_same_port_is_an_error() -> None:
 def test_a_server_that_is_told_to_stop_turns_its_health_finishes_what_it_has_begun_and_exits_in_order(
     module_database: str, root_key: str, transport: str, number: signal.Signals
 ) -> None:
-    with ServerProcess(module_database, {"transport": transport}) as server, ThreadPoolExecutor(2) as threads:
+    # A change waits for a lock for half a lease: long enough for everything that happens below before its release.
+    settings = {"transport": transport, "lease": "16s"}
+    with ServerProcess(module_database, settings) as server, ThreadPoolExecutor(2) as threads:
         root = Admin(server.admin_address, root_key)
         channels = [grpc.insecure_channel(address(server, port)) for port in PORTS]
         watched = [Health(channel).watch() for channel in channels]
