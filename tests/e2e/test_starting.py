@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from latchgate.v1.decision_pb2 import DECISION_ALLOW
@@ -17,6 +21,25 @@ def test_a_store_of_rate_limits_that_is_away_keeps_no_server_from_starting(datab
         verify = Verify(server.verify_address)
         assert verify(root_key).decision == DECISION_ALLOW
         verify.close()
+
+
+def test_a_server_that_finds_the_database_busy_starts_as_soon_as_it_is_not(database_url: str) -> None:
+    make_root_key(database_url)
+    locked = threading.Event()
+
+    async def hold_up() -> None:
+        connection = await asyncpg.connect(database_url)
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE deployment")
+            locked.set()
+            await asyncio.sleep(3)
+        await connection.close()
+
+    with ThreadPoolExecutor() as threads:
+        holding_up = threads.submit(asyncio.run, hold_up())
+        assert locked.wait(20)
+        with ServerProcess(database_url, {"lease": "1s"}):  # which waits half a second for a lock
+            holding_up.result()
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -31,13 +31,13 @@ from latchgate_server.bootstrap.data_plane import (
     key_watching,
     open_usage,
 )
-from latchgate_server.bootstrap.database import open_database
+from latchgate_server.bootstrap.database import Database, open_database
 from latchgate_server.bootstrap.memory import memory_share
 from latchgate_server.bootstrap.reload import Reload
 from latchgate_server.bootstrap.tasks import Tasks
 from latchgate_server.bootstrap.watching import watch
 from latchgate_server.config import Settings
-from latchgate_server.core.errors import StoreUnavailable
+from latchgate_server.core.errors import Overloaded, StoreUnavailable
 from latchgate_server.core.ports import Clock
 from latchgate_server.hashing import SecretHasher
 from latchgate_server.service_manager import READY, STOPPING, tell_service_manager
@@ -60,6 +60,9 @@ from latchgate_server.verify.feed import Feed
 from latchgate_server.verify.usage import UsageCollector
 
 DRAIN_SECONDS = 10.0
+_START_LEASES = 3
+"""For so many leases a process that starts waits for a database that is slow."""
+
 _GARBAGE_THRESHOLD = 20_000
 _LOCK_SECONDS = 0.002
 
@@ -219,9 +222,9 @@ async def _start(settings: Settings, transport: Transport, stack: AsyncExitStack
     traces.start(stack, entropy.bytes(16).hex())
     tasks = Tasks()
 
-    database = await open_database(settings, stack)
+    database, tag_key = await _open_patiently(settings, stack, clock)
     stack.push_async_callback(tasks.cancel)
-    hasher = SecretHasher(peppers, await database.store.key_id_tag_key(), entropy)
+    hasher = SecretHasher(peppers, tag_key, entropy)
     stack.callback(hasher.close)
     renewal = HashRenewal(database.store, hasher, peppers, clock)
 
@@ -309,9 +312,25 @@ def _doorkeeper(settings: Settings, addresses: Sequence[str], clock: Clock) -> D
     )
 
 
+async def _open_patiently(settings: Settings, stack: AsyncExitStack, clock: Clock) -> tuple[Database, bytes]:
+    """The database, and the key of the tags in its key ids; asked again where it is only busy."""
+    ends_at = clock.monotonic() + settings.lease * _START_LEASES
+    while True:
+        async with AsyncExitStack() as attempt:
+            try:
+                database = await open_database(settings, attempt)
+                tag_key = await database.store.key_id_tag_key()
+            except Overloaded:
+                if clock.monotonic() > ends_at:
+                    raise
+                continue
+            stack.push_async_exit(attempt.pop_all())
+            return database, tag_key
+
+
 async def _first_beat(feed: Feed, lease: float) -> None:
     try:
-        async with asyncio.timeout(lease * 3):
+        async with asyncio.timeout(lease * _START_LEASES):
             await feed.has_beaten.wait()
     except TimeoutError:
         raise StoreUnavailable("the database does not answer in time for a lease") from None
