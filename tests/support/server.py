@@ -128,7 +128,11 @@ class ServerProcess:
         self._events: queue.Queue[Mapping[str, Any] | None] = queue.Queue(KEPT_EVENTS)
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
-        serving = self.wait_for("serving")
+        try:
+            serving = self.wait_for("serving")
+        except BaseException:
+            self.stop()
+            raise
         self.verify_address = serving["verify"]
         self.admin_address = serving["admin"]
         self.metrics_address = serving["metrics"]
