@@ -7,8 +7,9 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
-from benchmarks.house import ADDRESS, PERMISSIONS, Bench, decisions_are, warm
-from benchmarks.measure import Subject, in_turn
+from benchmarks.hot import verify_subject
+from benchmarks.house import ADDRESS, PERMISSIONS, Bench, warm
+from benchmarks.measure import in_turn
 from benchmarks.report import Figure
 from benchmarks.seed import copy_key_without_secret
 from benchmarks.steps import Hot, microseconds, record_of
@@ -62,8 +63,7 @@ def _database(bench: Bench) -> Sequence[tuple[float, float]]:
                 asyncio.run(copy_key_without_secret(bench.database_url, bench.hot[0].key_id, wanted - made))
                 made = wanted
             warm(server, requests)
-            check = partial(decisions_are, server, "ALLOW")
-            subject = Subject("growth", server.verify_address, [server.pid], few, check=check)
+            subject = verify_subject(server, "growth", few)
             cost = in_turn([subject], bench.options.rounds, bench.options.seconds, lambda _: None)["growth"]
             points.append((float(max(wanted, made)), cost.microseconds))
     return points

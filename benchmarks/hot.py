@@ -32,18 +32,16 @@ def run(bench: Bench, wanted: Collection[str]) -> Sequence[Figure]:
             size = _answer_bytes(bench, server)
             floor = stack.enter_context(NoopProcess(transport, size))
             subjects.append(Subject(f"no-op on {transport}", floor.address, [floor.pid], bench.hot_bodies))
-            subjects.append(verify_subject(bench, server, f"Verify on {transport}"))
+            subjects.append(verify_subject(server, f"Verify on {transport}", bench.hot_bodies))
             if transport == "native" and "denied" in wanted:
                 subjects.extend(_denied(bench, server))
         costs = in_turn(subjects, bench.options.rounds, bench.options.seconds, bench.progress)
     return [figure for figure in _figures(costs) if figure.row in wanted]
 
 
-def verify_subject(bench: Bench, server: ServerProcess, name: str) -> Subject:
-    """Verify of the hot keys on a warm server."""
-    return Subject(
-        name, server.verify_address, [server.pid], bench.hot_bodies, check=partial(decisions_are, server, "ALLOW")
-    )
+def verify_subject(server: ServerProcess, name: str, bodies: Sequence[bytes]) -> Subject:
+    """Verify of keys that are allowed, on a server that is warm for them. bodies: framed."""
+    return Subject(name, server.verify_address, [server.pid], bodies, check=partial(decisions_are, server, "ALLOW"))
 
 
 def _answer_bytes(bench: Bench, server: ServerProcess) -> int:

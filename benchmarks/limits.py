@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
-from functools import partial
 
-from benchmarks.house import RATE, Bench, decisions_are
+from benchmarks.hot import verify_subject
+from benchmarks.house import RATE, Bench
 from benchmarks.load import framed
-from benchmarks.measure import Subject, in_turn
+from benchmarks.measure import in_turn
 from benchmarks.report import Figure
 from latchgate.v1 import key_pb2
 
@@ -32,8 +32,7 @@ def run(bench: Bench, _wanted: Collection[str]) -> Sequence[Figure]:
             server = stack.enter_context(bench.server("native", module=module))
             bench.warm(server, keys)
             bodies = [framed(bench.ask(credential.key_string)) for credential in keys]
-            check = partial(decisions_are, server, "ALLOW")
-            subjects.append(Subject(name, server.verify_address, [server.pid], bodies, check=check))
+            subjects.append(verify_subject(server, name, bodies))
         costs = in_turn(subjects, bench.options.rounds, bench.options.seconds, bench.progress)
     plain, figures = costs[_PLAIN], []
     for name in (_LIMITED, _BOTH):

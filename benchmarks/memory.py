@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
-from functools import partial
 from typing import Any
 
 import grpc
 
-from benchmarks.house import Bench, decisions_are, warm
+from benchmarks.hot import verify_subject
+from benchmarks.house import Bench, warm
 from benchmarks.machine import resident_bytes
-from benchmarks.measure import BATCH_PATH, Subject, in_turn
+from benchmarks.measure import BATCH_PATH, in_turn
 from benchmarks.report import Figure
 from benchmarks.seed import copy_key_without_secret
 from latchgate.v1.verify_service_pb2 import BatchVerifyRequest, BatchVerifyResponse
@@ -36,10 +36,7 @@ def run(bench: Bench, _wanted: Collection[str]) -> Sequence[Figure]:
         bench.progress(f"loading {len(many):,} records")
         _load(full, bench, many)
         each = (resident_bytes(full.pid) - before) / len(many)
-        subjects = [
-            Subject(name, server.verify_address, [server.pid], few, check=partial(decisions_are, server, "ALLOW"))
-            for name, server in (("few", alone), ("many", full))
-        ]
+        subjects = [verify_subject(server, name, few) for name, server in (("few", alone), ("many", full))]
         costs = in_turn(subjects, options.rounds, options.seconds, bench.progress)
     ratio = costs["few"].cpu / costs["many"].cpu
     beside = f"{len(many):,} records, of {options.more_keys:,} keys in the database"

@@ -296,6 +296,6 @@ def count_client_decisions(allowed: int, denied: Mapping[DenialReason, int]) -> 
         CLIENT_DECISIONS.labels("DENY", reason.name).inc(count)
 
 
-def count_authentication_failures(reason: DenialReason, count: int = 1) -> None:
+def count_authentication_failures(reason: DenialReason, count: int) -> None:
     """Count credentials that authenticated nobody."""
     _FAILURES[reason].count += count

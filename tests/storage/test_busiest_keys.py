@@ -9,8 +9,7 @@ import asyncpg
 import pytest
 
 from latchgate_server.core import bounds
-from latchgate_server.core.model import DenialReason, HashProfile, Identity, Key, SecretHash, Tenant
-from latchgate_server.core.record import build_record
+from latchgate_server.core.model import DenialReason
 from latchgate_server.core.usage import ALLOWED
 from latchgate_server.core.usage_batch import UsageBatch
 from latchgate_server.storage.pool import create_pool
@@ -19,6 +18,7 @@ from latchgate_server.storage.usage_writer import PostgresUsageWriter
 from latchgate_server.verify.tally import Tallies
 from tests.storage.prompt import Prompt
 from tests.support.postgres import Postgres
+from tests.support.tallies import record_of, taken
 
 HOUR = 100_000
 """Since 1970: long ago, in a partition of usage that the fixture makes."""
@@ -54,13 +54,6 @@ async def make_keys(database: str, *key_ids: str, tenant_id: str = "acme") -> No
     await prompt.connection.close()
 
 
-def identity_of(key_id: str) -> Identity:
-    secret = SecretHash(profile=HashProfile.GENERATED, pepper_id="p", phc="", tag=None)
-    key = Key(key_id=key_id, tenant_id="acme")
-    record = build_record(key=key, secret=secret, tenant=Tenant(tenant_id="acme"), plan=None, roles=[], revision=1)
-    return record.identity
-
-
 @dataclass(frozen=True)
 class Used:
     """What was collected about a key. counts: uses by the hour from HOUR. wrong: wrong secrets, an hour later."""
@@ -72,9 +65,9 @@ class Used:
 
 def batch_of(*used: Used) -> UsageBatch:
     """The same, fit to be written."""
-    tallies, batch = Tallies(), UsageBatch()
+    tallies = Tallies()
     for each in used:
-        slot = tallies.slot(identity_of(each.key_id))
+        slot = tallies.slot(record_of(each.key_id).identity)
         assert slot is not None
         for hour, count in each.counts.items():
             tallies.count(slot, HOUR + hour, ALLOWED, count)
@@ -82,10 +75,7 @@ def batch_of(*used: Used) -> UsageBatch:
         if each.wrong:
             tallies.count(slot, latest + 1, int(DenialReason.INVALID_SECRET), each.wrong)
         tallies.use_cached(slot, latest * 3_600.0, "", "", each.counts[latest - HOUR])
-    tallies.seal()
-    while tallies.has_sealed:
-        tallies.take(batch)
-    return batch
+    return taken(tallies)
 
 
 async def told(pool: asyncpg.Pool, hour: int = 0, tenant_id: str | None = None, limit: int = 100) -> Told:

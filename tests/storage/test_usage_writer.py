@@ -46,8 +46,10 @@ def batch_of(key_ids: Sequence[str], addresses: int = 1) -> UsageBatch:
         for address in [f"192.0.2.{number}" for number in range(addresses)]:
             batch.sources.add(key_id, address, now, now, 1)
             batch.uses.add(key_id, time=now, outcome=ALLOWED, client_ip=address, user="ada", request=NOT_TOLD)
-        batch.last_uses.add(key_id, first_time=now, last_time=now, client_ip=address, user="ada", user_agent="")
-        batch.last_uses.add_busy(int(now // HOUR), addresses, 0)
+        busy = int(now // HOUR), addresses, 0
+        batch.last_uses.add(
+            key_id, first_time=now, last_time=now, client_ip=address, user="ada", user_agent="", busy=busy
+        )
     return batch
 
 

@@ -14,16 +14,18 @@ from structlog.testing import capture_logs
 
 from latchgate_server.core import bounds
 from latchgate_server.core.errors import StoreUnavailable
-from latchgate_server.core.model import DenialReason, HashProfile, Key, Question, RequestInfo, SecretHash, Tenant
-from latchgate_server.core.record import Record, build_record
+from latchgate_server.core.model import DenialReason, Question, RequestInfo
+from latchgate_server.core.record import Record
 from latchgate_server.core.usage import HOUR, Written
 from latchgate_server.core.usage_batch import UsageBatch
 from latchgate_server.core.verification import Verification
+from latchgate_server.storage.usage_columns import Columns, of_counts, of_last_uses, of_sources, of_uses
 from latchgate_server.verify import tally as tallying
 from latchgate_server.verify.noticing import LINES, PERIOD_SECONDS, Noticing
 from latchgate_server.verify.tally import Tallies
 from latchgate_server.verify.usage import UsageCollector
 from tests.support.still_clock import StillClock
+from tests.support.tallies import record_of, taken
 
 
 @dataclass
@@ -35,17 +37,25 @@ class Ledger:
     sources: Counter[tuple[str, str]] = field(default_factory=Counter)
     last: dict[str, float] = field(default_factory=dict)
     sequence: int = 0
-    seen: dict[int, UsageBatch] = field(default_factory=dict)
+    seen: dict[int, list[Columns]] = field(default_factory=dict)
     left: bool = False
 
     async def write(self, sequence: int, batch: UsageBatch) -> Written:
         failure = self.failures.pop(0) if self.failures else ""
         await asyncio.sleep(0)
-        assert self.seen.setdefault(sequence, batch) is batch, "a batch is repeated as it was"
+        counts = [of_counts(counted) for counted in (batch.key_counts, batch.tenant_counts)]
+        rows = [*counts, of_last_uses(batch.last_uses), of_sources(batch.sources), of_uses(batch.uses)]
+        assert self.seen.setdefault(sequence, rows) == rows, "a batch is repeated as it was"
         if failure == "before":
             raise StoreUnavailable("away")
-        key_ids = batch.last_uses.key_ids
-        assert len(set(key_ids)) == len(key_ids), "no row may be written twice in one statement"
+        counted, sources = batch.key_counts, batch.sources
+        for of_rows in (
+            list(zip(counted.ids, counted.hours, counted.outcomes, strict=True)),
+            list(zip(sources.key_ids, sources.client_ips, strict=True)),
+            batch.last_uses.key_ids,
+        ):
+            assert len(set(of_rows)) == len(of_rows), "no row may be written twice in one statement"
+        assert batch.keys == len(set(counted.ids))
         if sequence > self.sequence:
             self.sequence = sequence
             self._apply(batch)
@@ -63,20 +73,12 @@ class Ledger:
         for key_id, first_time, last_time in zip(last.key_ids, last.first_times, last.last_times, strict=True):
             assert first_time <= last_time
             self.last[key_id] = last_time
-        for columns in (last.busy_hours, last.busy_uses, last.busy_before):
-            assert len(columns) == len(last.key_ids)
 
     async def trim(self, sources_of: Sequence[str], uses_of: Sequence[str]) -> None:
         pass
 
     async def leave(self) -> None:
         self.left = True
-
-
-def record_of(key_id: str) -> Record:
-    secret = SecretHash(profile=HashProfile.GENERATED, pepper_id="p", phc="", tag=None)
-    key = Key(key_id=key_id, tenant_id="acme", owner="ann")
-    return build_record(key=key, secret=secret, tenant=Tenant(tenant_id="acme"), plan=None, roles=[], revision=1)
 
 
 RECORDS = [record_of(f"key_{number}") for number in range(4)]
@@ -161,15 +163,6 @@ async def test_a_batch_that_can_never_be_written_does_not_hold_up_the_next() -> 
     decide(collector, RECORDS[1], None, "")
     assert await collector.flush()
     assert {key_id for key_id, _, _ in ledger.counts} == {"key_1"}
-
-
-def taken(tallies: Tallies) -> UsageBatch:
-    """All that was collected."""
-    batch = UsageBatch()
-    tallies.seal()
-    while tallies.has_sealed:
-        tallies.take(batch)
-    return batch
 
 
 def test_a_hot_key_keeps_its_latest_uses_alone() -> None:

@@ -63,6 +63,8 @@ DRAIN_SECONDS = 10.0
 _START_LEASES = 3
 """For so many leases a process that starts waits for a database that is slow."""
 
+_START_PAUSE = 0.1  # seconds between its attempts: one that has no connection left says so at once
+
 _GARBAGE_THRESHOLD = 20_000
 _LOCK_SECONDS = 0.002
 
@@ -323,9 +325,10 @@ async def _open_patiently(settings: Settings, stack: AsyncExitStack, clock: Cloc
             except Overloaded:
                 if clock.monotonic() > ends_at:
                     raise
-                continue
-            stack.push_async_exit(attempt.pop_all())
-            return database, tag_key
+            else:
+                stack.push_async_exit(attempt.pop_all())
+                return database, tag_key
+        await clock.sleep(_START_PAUSE)
 
 
 async def _first_beat(feed: Feed, lease: float) -> None:

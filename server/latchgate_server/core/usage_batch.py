@@ -63,18 +63,24 @@ class LastUses:
         self.busy_before: list[int] = []
 
     def add(
-        self, key_id: str, *, first_time: float, last_time: float, client_ip: str, user: str, user_agent: str
+        self,
+        key_id: str,
+        *,
+        first_time: float,
+        last_time: float,
+        client_ip: str,
+        user: str,
+        user_agent: str,
+        busy: tuple[int, int, int],
     ) -> None:
-        """Add a row, of which `add_busy` gives the rest."""
+        """Add a row. busy: the latest hour with a use, and how many uses there were in it and in the one before."""
         self.key_ids.append(key_id)
         self.first_times.append(first_time)
         self.last_times.append(last_time)
         self.client_ips.append(client_ip)
         self.users.append(user)
         self.user_agents.append(user_agent)
-
-    def add_busy(self, hour: int, uses: int, before: int) -> None:
-        """Add how busy the key of the latest row was."""
+        hour, uses, before = busy
         self.busy_hours.append(hour)
         self.busy_uses.append(uses)
         self.busy_before.append(before)

@@ -135,10 +135,7 @@ class Quotas:
             borrowed.used_at = now
             is_low = borrowed.elsewhere and borrowed.left * 4 < borrowed.size
             if is_low and not borrowed.is_asked and len(self._wishes) < _WAITING:
-                borrowed.is_asked = True
-                _ = self._wish(borrowed.quota, 0)
-                if self._gathering is None or self._gathering.done():
-                    self._gathering = asyncio.get_running_loop().create_task(self._ask_soon())
+                self._wish_ahead(borrowed)
 
     def put_back(self, taken_from: Sequence[Borrowed], cost: int) -> None:
         """Undo a `take` whose decision came out as a denial."""
@@ -172,6 +169,13 @@ class Quotas:
         wish.most = max(wish.most, cost)
         wish.due = min(bounds.LIMIT_VALUE, wish.due + cost)
         return wish.granted
+
+    def _wish_ahead(self, borrowed: Borrowed) -> None:
+        """Wish for more, for which nobody waits."""
+        borrowed.is_asked = True
+        _ = self._wish(borrowed.quota, 0)
+        if self._gathering is None or self._gathering.done():
+            self._gathering = asyncio.get_running_loop().create_task(self._ask_soon())
 
     async def _ask_soon(self) -> None:
         await self._clock.sleep(_GATHER_SECONDS)

@@ -246,11 +246,8 @@ class Tallies:
             client_ip=_told_address(client_ip),
             user=user,
             user_agent="" if request is None else kept_request(request).user_agent,
+            busy=_busy_hours(slot, int(time // HOUR)),
         )
-        if slot.counts is None and slot.count and slot.outcome != _WRONG_SECRET:
-            batch.last_uses.add_busy(slot.hour, slot.count, 0)
-        else:
-            batch.last_uses.add_busy(*_busy_hours(slot, int(time // HOUR)))
 
     def _take_uses(self, slot: Slot, batch: UsageBatch) -> None:
         self._forget(slot, max(0, len(slot.uses) - bounds.USES_PER_KEY))
@@ -311,6 +308,8 @@ def _busy_hours(slot: Slot, last_hour: int) -> tuple[int, int, int]:
 
     last_hour: that of the latest use, which may not have been counted for want of room.
     """
+    if slot.counts is None and slot.count and slot.outcome != _WRONG_SECRET:
+        return slot.hour, slot.count, 0
     uses = {last_hour: 0}
     for (hour, outcome), count in slot.all_counts().items():
         if outcome != _WRONG_SECRET:

@@ -156,11 +156,12 @@ class UsageCollector:
 
     async def _next_batch(self) -> UsageBatch:
         batch = UsageBatch()
-        rows = 0
+        before = 0
         while self._tallies.has_sealed and batch.keys < BATCH_KEYS and len(batch.uses.key_ids) < BATCH_USES:
             self._tallies.take(batch)
-            if batch.keys + len(batch.uses.key_ids) - rows > STRETCH:
-                rows = batch.keys + len(batch.uses.key_ids)
+            done = batch.keys + len(batch.uses.key_ids)
+            if done - before > STRETCH:
+                before = done
                 await asyncio.sleep(0)  # verifications want their turn
         return batch
 
