@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
@@ -11,7 +10,6 @@ from benchmarks.hot import verify_subject
 from benchmarks.house import ADDRESS, PERMISSIONS, Bench, warm
 from benchmarks.measure import in_turn
 from benchmarks.report import Figure
-from benchmarks.seed import copy_key_without_secret
 from benchmarks.steps import Hot, microseconds, record_of
 from latchgate.v1.verify_service_pb2 import VerifyRequest
 from latchgate_server.core.model import Role
@@ -53,19 +51,16 @@ def _steps(least: int, most: int) -> Sequence[int]:
 
 
 def _database(bench: Bench) -> Sequence[tuple[float, float]]:
-    few = bench.hot_bodies[:_FEW]
-    requests = [bench.ask(credential.key_string) for credential in bench.hot[:_FEW]]
-    points, made = [], len(bench.hot)
-    with bench.server("native") as server:
-        for wanted in _steps(1_000, bench.options.more_keys):
-            if wanted > made:
-                bench.progress(f"{wanted:,} keys in the database")
-                asyncio.run(copy_key_without_secret(bench.database_url, bench.hot[0].key_id, wanted - made))
-                made = wanted
+    apart = bench.apart(_FEW)
+    requests = [apart.ask(credential.key_string) for credential in apart.hot]
+    points, made = [], _FEW
+    with apart.server("native") as server:
+        for wanted in _steps(_FEW, bench.options.more_keys):
+            made += len(apart.further_keys(wanted - made))
             warm(server, requests)
-            subject = verify_subject(server, "growth", few)
-            cost = in_turn([subject], bench.options.rounds, bench.options.seconds, lambda _: None)["growth"]
-            points.append((float(max(wanted, made)), cost.microseconds))
+            subject = verify_subject(server, f"{made:,} keys in the database", apart.hot_bodies)
+            cost = in_turn([subject], bench.options.rounds, bench.options.seconds, bench.progress)[subject.name]
+            points.append((float(made), cost.microseconds))
     return points
 
 

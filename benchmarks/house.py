@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import shutil
 import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from google.protobuf.message import Message
 
 from benchmarks.load import framed
 from benchmarks.measure import BATCH_PATH, WrongAnswers
-from benchmarks.seed import copy_key
+from benchmarks.seed import copy_key, copy_key_without_secret
 from latchgate.v1 import admin_service_pb2, decision_pb2, key_pb2, tenant_pb2, verify_service_pb2
 from latchgate.v1.verify_service_pb2 import BatchVerifyRequest, BatchVerifyResponse, VerifyRequest, VerifyResponse
 from latchgate_server.embedded import running_postgres
@@ -76,7 +75,6 @@ class Bench:
     database_url: str
     root_key: str
     points: dict[str, Any] = field(default_factory=dict)
-    _names: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def ask(self, key_string: str, **fields: Any) -> VerifyRequest:
         """What the rows ask of a hot key."""
@@ -94,6 +92,16 @@ class Bench:
         with self.administrator() as admin:
             template = self.create_key(admin, role_ids=role_ids, **fields).key_id
         return asyncio.run(copy_key(self.database_url, template, self.options.keys))
+
+    def further_keys(self, count: int) -> Sequence[str]:
+        """Make so many keys like the hot ones, but without secrets that verify; their key ids."""
+        template = self.hot[0].key_id
+        return asyncio.run(copy_key_without_secret(self.database_url, template, count, self.progress))
+
+    def apart(self, keys: int) -> Bench:
+        """The same on a database of its own, with so many hot keys."""
+        url = self.postgres.new_database()
+        return replace(self, options=replace(self.options, keys=keys), database_url=url, root_key=make_root_key(url))
 
     @cached_property
     def hot_bodies(self) -> Sequence[bytes]:

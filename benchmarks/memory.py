@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -13,7 +12,6 @@ from benchmarks.house import Bench, warm
 from benchmarks.machine import resident_bytes
 from benchmarks.measure import BATCH_PATH, in_turn
 from benchmarks.report import Figure
-from benchmarks.seed import copy_key_without_secret
 from latchgate.v1.verify_service_pb2 import BatchVerifyRequest, BatchVerifyResponse
 from latchgate_server.core import key_format
 from tests.support.server import ServerProcess
@@ -26,7 +24,7 @@ _FEW = 1_000
 def run(bench: Bench, _wanted: Collection[str]) -> Sequence[Figure]:
     """Memory for each record, and what a hot call costs among many and among few."""
     options = bench.options
-    many = _many(bench)
+    many = bench.further_keys(options.more_keys)[: options.cached]
     few = bench.hot_bodies[:_FEW]
     requests = [bench.ask(credential.key_string) for credential in bench.hot[:_FEW]]
     with bench.server("native") as alone, bench.server("native") as full:
@@ -52,12 +50,6 @@ def run(bench: Bench, _wanted: Collection[str]) -> Sequence[Figure]:
             f"{costs['few'].microseconds:.1f} and {costs['many'].microseconds:.1f} µs CPU a call",
         ),
     ]
-
-
-def _many(bench: Bench) -> Sequence[str]:
-    bench.progress(f"making {bench.options.more_keys:,} keys without secrets")
-    key_ids = asyncio.run(copy_key_without_secret(bench.database_url, bench.hot[0].key_id, bench.options.more_keys))
-    return key_ids[: bench.options.cached]
 
 
 def _load(server: ServerProcess, bench: Bench, key_ids: Sequence[str]) -> None:

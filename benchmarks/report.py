@@ -48,14 +48,12 @@ def _rounded(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= 20 else f"{value:.2f}"
 
 
-def write(folder: Path, name: str, machine: Mapping[str, object], figures: Sequence[Figure], extra: object) -> Path:
-    """Write the run as JSON and return where. extra: further values, such as the points of plots."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.json"
+def write(path: Path, machine: Mapping[str, object], figures: Sequence[Figure], points: Mapping[str, object]) -> None:
+    """Write the run as JSON. points: of plots, by the row that left them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "machine": machine,
         "figures": [asdict(figure) for figure in figures],
-        **({"points": extra} if extra else {}),
+        **({"points": points} if points else {}),
     }
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,14 +15,21 @@ from benchmarks.report import Figure, table
 from benchmarks.rows import ROWS
 
 ROOT = Path(__file__).parent.parent.parent
+COMMAND = [sys.executable, "-m", "benchmarks", "--keys", "20", "--rounds", "1", "--seconds", "0.3"]
 
 
 def bench(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks", "--keys", "20", "--rounds", "1", "--seconds", "0.3", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=100, check=False)
+    return subprocess.run(
+        [*COMMAND, *arguments], cwd=ROOT, env=env, capture_output=True, text=True, timeout=100, check=False
+    )
 
 
-@pytest.mark.skipif(shutil.which("h2load") is None, reason="h2load is not installed: apt-get install nghttp2-client")
+needs_h2load = pytest.mark.skipif(
+    shutil.which("h2load") is None, reason="h2load is not installed: apt-get install nghttp2-client"
+)
+
+
+@needs_h2load
 def test_verify_is_measured_against_the_floor(tmp_path: Path) -> None:
     done = bench("--rows", "floor,verify,coalesce", "--output", str(tmp_path), "--name", "quick")
 
@@ -32,6 +40,25 @@ def test_verify_is_measured_against_the_floor(tmp_path: Path) -> None:
     assert [figure["row"] for figure in written["figures"]] == ["floor", "floor", "verify", "verify", "coalesce"]
     assert all(figure["value"] > 0 for figure in written["figures"])
     assert written["machine"]["commit"]
+
+
+@needs_h2load
+def test_what_was_finished_is_kept_where_a_run_is_interrupted(tmp_path: Path) -> None:
+    command = [*COMMAND, "--rounds", "1000", "--rows", "start,floor", "--output", str(tmp_path), "--name", "ended"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        for line in running.stderr:
+            if "making 20 keys" in line:
+                break
+        running.send_signal(signal.SIGINT)
+        printed, told = running.communicate(timeout=60)
+
+    assert running.returncode == 130, told
+    assert "interrupted; not measured: floor" in told
+    assert "Traceback" not in told
+    assert [line.split()[0] for line in printed.strip().split("\n\n")[0].splitlines()] == ["row", "start"]
+    written = json.loads((tmp_path / "ended.json").read_text())
+    assert [figure["row"] for figure in written["figures"]] == ["start"]
 
 
 def test_where_h2load_is_missing_it_says_how_to_get_it(tmp_path: Path) -> None:
