@@ -14,8 +14,10 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -82,6 +84,9 @@ def _file(value: object) -> object:
     return None if value == "" else value
 
 
+_WRITTEN: Mapping[object, Mapping[str, float]] = {_seconds: _UNITS, _bytes: _SIZES}
+"""In which units values are written, by what reads them."""
+
 Seconds = Annotated[float, BeforeValidator(_seconds)]
 File = Annotated[Path | None, BeforeValidator(_file)]
 
@@ -142,9 +147,20 @@ class Settings(BaseSettings):
     @field_validator("verify_listen", "admin_listen", "metrics_listen")
     @classmethod
     def _check_listen(cls, value: str) -> str:
-        if value.startswith("unix:") or re.fullmatch(r".+:\d{1,5}", value) or not value:
+        if not value or value.startswith("unix:") or (re.fullmatch(r".+:\d{1,5}", value) and _has_port(value)):
             return value
         raise ValueError("HOST:PORT or unix:PATH is expected")
+
+    @field_validator("database_url")
+    @classmethod
+    def _check_database_url(cls, value: SecretStr) -> SecretStr:
+        url = value.get_secret_value()
+        if url and not _is_database_url(url):
+            raise ValueError(
+                "an address such as postgresql://user:password@host:5432/latchgate is expected; what is no letter or "
+                "digit in the password stands as %XX"
+            )
+        return value
 
     @field_validator("limit_store")
     @classmethod
@@ -233,8 +249,12 @@ class Settings(BaseSettings):
         if not text and self.pepper_file is not None:
             try:
                 text = self.pepper_file.read_text(encoding="ascii")
-            except (OSError, UnicodeDecodeError) as error:
-                raise SettingsProblem(f"LATCHGATE_PEPPER_FILE {self.pepper_file} cannot be read") from error
+            except OSError as error:
+                raise SettingsProblem(
+                    f"LATCHGATE_PEPPER_FILE {self.pepper_file} cannot be read: {error.strerror}"
+                ) from None
+            except UnicodeDecodeError:
+                raise SettingsProblem(f"LATCHGATE_PEPPER_FILE {self.pepper_file} is not in base64") from None
         secrets = [_pepper(part) for part in re.split(r"[,\s]+", text) if part]
         if not secrets:
             raise SettingsProblem(
@@ -268,6 +288,21 @@ def _tls_problems(settings: Settings) -> Iterator[str]:
             "LATCHGATE_TLS_CLIENT_CA is set, but no port asks callers for a certificate: set "
             "LATCHGATE_VERIFY_AUTH=mtls, LATCHGATE_ADMIN_CLIENT_CERT=require or both"
         )
+
+
+def _is_database_url(text: str) -> bool:
+    """Whether the driver can make sense of it. Its own complaint may quote the password."""
+    try:
+        url = urlsplit(text)
+    except ValueError:
+        return False
+    return url.scheme in ("postgresql", "postgres") and all(map(_has_port, url.netloc.rpartition("@")[2].split(",")))
+
+
+def _has_port(address: str) -> bool:
+    """Whether the port of `HOST:PORT` is one; none is as good."""
+    port = re.sub(r"^\[.*\]", "", address).partition(":")[2]
+    return not port or (port.isdecimal() and int(port) < 65_536)
 
 
 def _is_local(address: str) -> bool:
@@ -304,7 +339,7 @@ def load_settings(**given: Any) -> Settings:
     try:
         return Settings(**given)
     except ValidationError as error:
-        lines = [_told(problem["loc"], problem["msg"]) for problem in error.errors(include_input=False)]
+        lines = [_told(problem["loc"], _in_our_words(problem)) for problem in error.errors(include_input=False)]
         raise SettingsProblem("\n".join(lines)) from None
     except ValueError as error:
         raise SettingsProblem(f"{_config_file()}: {error}") from None
@@ -320,6 +355,22 @@ def _refuse_unknown(environment: Mapping[str, str]) -> None:
     unknown = [name for name, value in environment.items() if name.startswith(_PREFIX) and value and name not in known]
     if unknown:
         raise SettingsProblem("\n".join(f"{name} is no setting of this version" for name in sorted(unknown)))
+
+
+def _in_our_words(problem: ErrorDetails) -> str:
+    """What pydantic says of a value, with its bounds in the unit that the setting is written in."""
+    if problem["type"] == "extra_forbidden":
+        return f"this is no setting of this version; {_config_file()} has it"
+    bound = next((value for value in problem.get("ctx", {}).values() if isinstance(value, int | float)), None)
+    field = Settings.model_fields[str(problem["loc"][0])] if problem["loc"] else None
+    if not bound or field is None:
+        return problem["msg"]
+    units = next((units for read in field.metadata if (units := _WRITTEN.get(getattr(read, "func", None)))), {})
+    fitting = [unit for unit, size in units.items() if bound >= size]
+    if not fitting:
+        return problem["msg"]
+    unit = max(fitting, key=units.__getitem__)
+    return f"{problem['msg'].rpartition(' ')[0]} {bound / units[unit]:g}{unit}"
 
 
 def _told(location: tuple[int | str, ...], message: str) -> str:

@@ -7,6 +7,9 @@ import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
 
 from tests.support.postgres import Postgres
 from tests.support.server import ServerProcess, environment, run_command
@@ -40,8 +43,27 @@ def test_a_database_that_does_not_answer_is_told_in_one_line() -> None:
 
     for done in ended:
         assert (done.returncode, done.stdout) == (1, "")
-        assert len(told(done)) == 1
-        assert told(done)[0].startswith("latchgate: ")
+        assert told(done) == [
+            "latchgate: the database cannot be reached: Connection refused; see LATCHGATE_DATABASE_URL"
+        ]
+        assert "sesame" not in done.stderr
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_database_that_lets_nobody_in_says_why_once_however_many_workers(postgres: Postgres, workers: str) -> None:
+    url = urlsplit(postgres.url)
+    cases = {
+        urlunsplit(url._replace(path="/nowhere")): 'database "nowhere" does not exist',
+        urlunsplit(
+            url._replace(netloc="nobody:sesame@" + url.netloc.rpartition("@")[2])
+        ): 'role "nobody" does not exist',
+    }
+    with ThreadPoolExecutor() as pool:
+        ended = list(pool.map(lambda url: run_command("serve", env=environment(url, workers=workers)), cases))
+
+    for why, done in zip(cases.values(), ended, strict=True):
+        assert (done.returncode, done.stdout) == (1, "")
+        assert told(done) == [f"latchgate: the database cannot be reached: {why}; see LATCHGATE_DATABASE_URL"]
         assert "sesame" not in done.stderr
 
 
@@ -54,6 +76,18 @@ def test_settings_that_cannot_work_are_refused_in_one_line_each(postgres: Postgr
             (("pepper", ""),): ["no pepper: set LATCHGATE_PEPPER or LATCHGATE_PEPPER_FILE; .+"],
             (("pepper", "c2hvcnQ="),): ["a pepper is malformed: 32 bytes or more in base64 are expected"],
             (("lease", "soon"), ("workers", "x")): ["LATCHGATE_LEASE: .+", "LATCHGATE_WORKERS: .+"],
+            (("database_url", "postgresql://me:se/same@db/latchgate"),): [
+                "LATCHGATE_DATABASE_URL: an address such as postgresql://.+ is expected; .+"
+            ],
+            (("drain_delay", "1h"), ("memory_limit", "1MiB")): [
+                "LATCHGATE_MEMORY_LIMIT: .+ 256MiB",
+                "LATCHGATE_DRAIN_DELAY: .+ 10m",
+            ],
+            (("pepper", ""), ("pepper_file", "/nowhere")): [
+                "LATCHGATE_PEPPER_FILE /nowhere cannot be read: No such .+"
+            ],
+            (("workers", "2"), ("pepper", "")): ["no pepper: .+"],
+            (("verify_listen", "unix:/nowhere/verify"),): ["cannot listen on unix:/nowhere/verify: .+ its folder .+"],
             (("leese", "3s"),): ["LATCHGATE_LEESE is no setting of this version"],
             (("config", "/nowhere/latchgate.toml"),): ["LATCHGATE_CONFIG: there is no file /nowhere/latchgate.toml"],
             (("admin_listen", "0.0.0.0:0"),): ["LATCHGATE_ADMIN_LISTEN=0.0.0.0:0 is not loopback: .+"],

@@ -161,7 +161,9 @@ def test_a_database_that_is_down_is_said_so_and_the_ports_are_asked_all_the_same
 
 @pytest.mark.parametrize("address", ["postgresql://nobody:sesame@[127.0.0.1/x", "postgresql://x:sesame@host:port/x"])
 def test_an_address_that_makes_no_sense_is_not_quoted(env: dict[str, str], address: str) -> None:
-    assert amiss(examined(env | {"LATCHGATE_DATABASE_URL": address}, 1)) == [("database", "wrong")]
+    findings = examined(env | {"LATCHGATE_DATABASE_URL": address}, 1)
+    assert amiss(findings) == [("settings", "wrong")]
+    assert "sesame" not in str(findings)
 
 
 def test_a_database_that_does_not_exist_is_named(env: dict[str, str], database: str) -> None:

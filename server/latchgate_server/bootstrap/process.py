@@ -131,6 +131,17 @@ def run_server(
         runner.run(_serve(settings, transport, announce, as_worker=as_worker, on_terminal=on_terminal))
 
 
+async def check_start(settings: Settings) -> None:
+    """See what a process needs to start, before several are: each would tell of it, and be started again.
+
+    Raises SettingsProblem, SchemaProblem, NoSuchTransport or CannotDecide.
+    """
+    settings.require_peppers()
+    choose(Transport(settings.transport), with_tls=settings.tls_cert is not None)
+    async with AsyncExitStack() as stack:
+        await _open_patiently(settings, stack, SystemClock())
+
+
 def _calm_garbage_collection() -> None:
     """Look for reference cycles less often than Python does by default, and never in what was imported.
 

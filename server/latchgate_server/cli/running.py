@@ -16,9 +16,10 @@ from latchgate_server import bootstrap, dev
 from latchgate_server.admin.audit_log import ChainCheck
 from latchgate_server.cli.failures import FAILED, fail
 from latchgate_server.config import Settings, SettingsProblem, load_settings
-from latchgate_server.core.errors import LatchgateError
+from latchgate_server.core.errors import CannotDecide, LatchgateError
 from latchgate_server.embedded import EmbeddedProblem
 from latchgate_server.logs import configure_logging
+from latchgate_server.storage.failures import StatementRefused, told_at_start
 from latchgate_server.storage.migrate import SchemaProblem, pending
 from latchgate_server.storage.migrate import migrate as migrate_database
 from latchgate_server.supervisor import READY, supervise
@@ -53,6 +54,7 @@ def run_server(*, insecure: bool, worker: bool) -> None:
         if worker:
             bootstrap.run_server(settings, lambda _: _tell_supervisor(), as_worker=True)
         elif settings.workers > 1:
+            asyncio.run(bootstrap.check_start(settings))
             asyncio.run(supervise(settings))
         else:
             bootstrap.run_server(settings)
@@ -129,7 +131,12 @@ def _told_in_one_line() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-    except (SettingsProblem, SchemaProblem, NoSuchTransport, EmbeddedProblem, LatchgateError, OSError) as error:
+    except CannotDecide as error:
+        fail(told_at_start(error))
+    except (
+        *(SettingsProblem, SchemaProblem, StatementRefused, NoSuchTransport, EmbeddedProblem),
+        *(LatchgateError, OSError),
+    ) as error:
         fail(str(error))
 
 

@@ -9,7 +9,7 @@ import asyncpg
 from latchgate_server.core.diagnosis import DataFacts, ServerFacts, Watched
 from latchgate_server.core.ports import Clock
 from latchgate_server.core.replication import Replica
-from latchgate_server.storage.failures import told_plainly
+from latchgate_server.storage.failures import told_plainly, why_unreachable
 from latchgate_server.storage.migrate import schema_problem
 from latchgate_server.storage.pool import connect, set_up
 from latchgate_server.storage.queries import SQL
@@ -39,13 +39,8 @@ class Examination:
             connection = await asyncpg.connect(url, timeout=_CONNECT_SECONDS, command_timeout=_QUERY_SECONDS)
         except TimeoutError:
             raise Unreachable(f"no answer within {_CONNECT_SECONDS:g}s") from None
-        except asyncpg.PostgresError as error:
-            raise Unreachable(str(error)) from None
-        except OSError as error:
-            raise Unreachable(error.strerror or "the connection failed") from None
-        except (asyncpg.InterfaceError, ValueError):
-            # Its text may quote the address, and with it the password.
-            raise Unreachable("its address makes no sense") from None
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
+            raise Unreachable(why_unreachable(error)) from None
         await set_up(connection)
         return cls(connection, url, lease, clock)
 

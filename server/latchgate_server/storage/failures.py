@@ -5,12 +5,13 @@ The driver's own text is never passed on where it could quote a row: "Failing ro
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import asyncpg
 
-from latchgate_server.core.errors import Overloaded, StoreUnavailable
+from latchgate_server.core.errors import CannotDecide, Overloaded, StoreUnavailable
 
 _BUSY = (
     asyncpg.LockNotAvailableError,
@@ -34,6 +35,18 @@ _GONE = (
     OSError,
 )
 
+
+_ON_CONNECTING = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.TargetServerAttributeNotMatched,
+    asyncpg.ClientConfigurationError,
+    OSError,
+)
+"""What comes of an attempt to connect, and of nothing that is done with rows."""
 
 _IDENTIFIERS_ONLY = "42"
 """The class of SQLSTATEs about the statement itself. Their messages quote it, and our statements hold no values."""
@@ -61,6 +74,33 @@ def told_plainly() -> Iterator[None]:
         raise StoreUnavailable("the database cannot be reached") from error
     except asyncpg.PostgresError as error:
         raise StatementRefused(_described(error)) from None
+
+
+def why_unreachable(error: BaseException) -> str:
+    """Why nobody could connect, for an operator, and without any secret.
+
+    error: what the driver raised while it connected. Later ones may quote a row.
+    """
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, asyncpg.PostgresError):
+        return str(error)
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return "it takes no writes, as a standby does"
+    if isinstance(error, OSError):
+        # Event loops word it differently. What a resolver says has a number below zero.
+        number = error.errno or 0
+        return os.strerror(number) if number > 0 else error.strerror or str(error) or "the connection failed"
+    # Its text may quote the address, and with it the password.
+    return "its address makes no sense"
+
+
+def told_at_start(error: CannotDecide) -> str:
+    """What to tell an operator whose process cannot begin: callers are not told as much."""
+    cause = error.__cause__
+    if isinstance(cause, _ON_CONNECTING):
+        return f"the database cannot be reached: {why_unreachable(cause)}; see LATCHGATE_DATABASE_URL"
+    return str(error)
 
 
 def _is_bad_argument(error: Exception) -> bool:

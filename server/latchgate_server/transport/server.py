@@ -158,9 +158,10 @@ class Server:
             else:
                 port = self._server.add_secure_port(self._wanted, self._credentials)
         except RuntimeError as error:
-            raise OSError(
-                f"cannot listen on {self._wanted}: is it in use, or not an address of this machine?"
-            ) from error
+            doubt = "or not an address of this machine"
+            if self._wanted.startswith("unix:"):
+                doubt = "or its folder missing, or closed to this user"
+            raise OSError(f"cannot listen on {self._wanted}: is it in use, {doubt}?") from error
         if not self._wanted.startswith("unix:"):
             self.address = f"{self._wanted.rpartition(':')[0]}:{port}"
         self._set_health(False)
