@@ -1,6 +1,7 @@
-"""A version serves on while the schema of the next one is made beneath it, as in any upgrade without a break.
+"""This version serves on while the schema of the next one is made beneath it, and knows which it cannot run with.
 
-The next version's migration is one of the test's own, with every kind of statement that such a migration may have.
+The next version's migration is one of the test's own, with every kind of statement that such a migration may have. What
+the version before this one does on the schema of today is in test_old_and_new.py.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from collections import Counter
 import asyncpg
 import pytest
 
-from latchgate.v1 import admin_service_pb2 as pb
 from latchgate_server.storage import migrate as migrations_module
 from latchgate_server.storage.migrate import Migration, migrate, migrations
 from tests.conformance.house import House
@@ -48,7 +48,7 @@ def test_a_version_serves_on_and_starts_again_on_a_schema_that_only_grew(
     with ServerProcess(database_url) as old:
         root, verify = Admin(old.admin_address, root_key), Verify(old.verify_address)
         house = House(root)
-        cold = [house.key().key_string for _ in range(200)]
+        cold = [house.key().key_string for _ in range(100)]
         ends: Counter[int] = Counter()
         done = threading.Event()
 
@@ -64,10 +64,8 @@ def test_a_version_serves_on_and_starts_again_on_a_schema_that_only_grew(
         verifying.join()
         assert ends == {1: len(cold)}
 
-        revoked = house.key()
-        assert verify(revoked.key_string).decision == 1
-        root.RevokeKey(pb.RevokeKeyRequest(key_id=revoked.key.key_id, reason="test"))
-        assert verify(revoked.key_string).decision == 2
+        # What it writes has no value for the columns that came.
+        assert verify(house.key().key_string).decision == 1
         root.close()
         verify.close()
         assert old.stop() == 0
@@ -117,16 +115,3 @@ def test_a_migration_that_waits_for_a_lock_holds_up_nobody_else(
         await other.close()
 
     asyncio.run(migrate_beside_a_long_read())
-
-
-def test_what_is_missing_is_told_and_is_the_exit_code(database_url: str) -> None:
-    asyncio.run(_forget(database_url))
-    before = run_command("migrate", "--check", env=environment(database_url))
-    name = migrations()[-1].name
-    assert (before.returncode, before.stdout) == (1, f"missing {NEWEST:04} {name}\n")
-
-
-async def _forget(database_url: str) -> None:
-    connection = await asyncpg.connect(database_url)
-    await connection.execute("DELETE FROM schema_migrations WHERE version = $1", NEWEST)
-    await connection.close()

@@ -86,13 +86,15 @@ def make_root_key(database_url: str, **settings: str) -> str:
 class ServerProcess:
     """`latchgate serve` as a process. Use as a context: it ends with it, by SIGTERM, or SIGKILL where that fails.
 
-    credentials: those of a client, where it speaks TLS. module: what is started in place of Latchgate's own.
+    credentials: those of a client, where it speaks TLS. module: what is started in place of Latchgate's own. variables:
+    further ones of its environment, which go over all others: old_version.py has some that have another version run.
     """
 
     database_url: str
     settings: Mapping[str, str] = field(default_factory=dict)
     credentials: grpc.ChannelCredentials | None = None
     module: str = "latchgate_server"
+    variables: Mapping[str, str] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
     verify_address: str = ""
     admin_address: str = ""
@@ -121,7 +123,7 @@ class ServerProcess:
         """Start, and wait until it serves."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", self.module, "serve"],
-            env=environment(self.database_url, **self.settings) | _form(),
+            env=environment(self.database_url, **self.settings) | _form() | dict(self.variables),
             stderr=subprocess.PIPE,
             text=True,
         )
