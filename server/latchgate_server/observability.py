@@ -283,6 +283,25 @@ _PLAIN.also(
     *(plain.hand_on for plain in LATENCIES.values()),
 )
 
+# A series that begins with its first event hides that event from an alert on growth.
+for _what in ("use", "source", "description", "counter", "batch", "cached"):
+    USAGE_DROPPED.labels(_what)
+for _cause in ("connections", "memory"):
+    CONNECTIONS_SHED.labels(_cause)
+for _code in (
+    "DEADLINE_EXCEEDED",
+    "FAILED_PRECONDITION",
+    "INTERNAL",
+    "INVALID_ARGUMENT",
+    "RESOURCE_EXHAUSTED",
+    "UNAVAILABLE",
+):
+    UNDECIDED.labels(_code)
+for _reason in filter(None, DenialReason):
+    CALLERS_REJECTED.labels(_reason.name)
+    CLIENT_DECISIONS.labels("DENY", _reason.name)
+CLIENT_DECISIONS.labels("ALLOW", "")
+
 
 def count_decision(reason: DenialReason | None) -> None:
     """Count a decision of the data plane; `reason` None: allowed."""
