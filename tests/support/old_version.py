@@ -9,7 +9,7 @@ import io
 import os
 import subprocess
 import sys
-import tarfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +51,8 @@ class OldVersion:
 def unpack(folder: Path, checkout: Path = ROOT) -> OldVersion:
     """Write the code into a folder. Raises NoHistoryError."""
     commit, newest_migration = find(checkout)
-    with tarfile.open(fileobj=io.BytesIO(_git(checkout, "archive", commit, *PACKAGES))) as archive:
-        archive.extractall(folder, filter="data")
+    with zipfile.ZipFile(io.BytesIO(_git(checkout, "archive", "--format=zip", commit, *PACKAGES))) as archive:
+        archive.extractall(folder)
     return OldVersion(commit, newest_migration, tuple((folder / package).parent for package in PACKAGES))
 
 
