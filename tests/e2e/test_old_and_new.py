@@ -110,7 +110,7 @@ class Upgrade:
 
 @pytest.fixture
 def upgrade(old_version: OldVersion, postgres: Postgres) -> Iterator[Upgrade]:
-    """With the schema and the first administrator that the old version makes."""
+    """With the schema and the first administrator that the old version makes; today's does not start on that schema."""
     database_url = postgres.new_database(migrated=False)
     env = environment(database_url) | dict(old_version.variables)
     assert run_command("migrate", env=env).returncode == 0
