@@ -265,5 +265,5 @@ def the_new_version_finds_everything(upgrade: Upgrade, new: Member) -> None:
     assert new.allowed(upgrade.key_string("prepaid"), QUOTA) == QUOTA - 50
     assert new.says(upgrade.key_string("prepaid")) == "QUOTA_EXCEEDED"
 
-    code, told, _ = upgrade.run("audit", "verify")
-    assert code == 0, told
+    code, shown, told = upgrade.run("audit", "verify")
+    assert code == 0, shown + told
