@@ -22,6 +22,7 @@ import hmac
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from typing import Final
 
 from argon2 import Type
 from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
@@ -36,12 +37,12 @@ from latchgate_server.core.model import HashProfile, SecretHash
 from latchgate_server.core.ports import Entropy
 from latchgate_server.hash_threads import HashThreads
 
-PEPPER_BYTES = 32
-_SALT_BYTES = 16
-_HASH_BYTES = 32
-_TAG_BYTES = 4
-_KEY_IDS_REMEMBERED = 1_024
-_DERIVE = b"\0latchgate "  # no key string holds a NUL, so no secret is ever hashed to a derived key
+PEPPER_BYTES: Final = 32
+_SALT_BYTES: Final = 16
+_HASH_BYTES: Final = 32
+_TAG_BYTES: Final = 4
+_KEY_IDS_REMEMBERED: Final = 1_024
+_DERIVE: Final = b"\0latchgate "  # no key string holds a NUL, so no secret is ever hashed to a derived key
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Argon2Parameters:
         return f"$argon2id$v=19$m={self.memory_cost},t={self.time_cost},p={self.parallelism}$"
 
 
-PROFILES = {
+PROFILES: Final = {
     HashProfile.GENERATED: Argon2Parameters(time_cost=1, memory_cost=1_024, parallelism=1),
     HashProfile.IMPORTED: Argon2Parameters(time_cost=2, memory_cost=19 * 1_024, parallelism=1),
 }
@@ -257,7 +258,7 @@ def _argon2id(secret: bytes, salt: bytes, parameters: Argon2Parameters) -> str:
     ).decode("ascii")
 
 
-_TYPES = {"$argon2id": Type.ID, "$argon2i": Type.I, "$argon2d": Type.D}
+_TYPES: Final = {"$argon2id": Type.ID, "$argon2i": Type.I, "$argon2d": Type.D}
 
 
 def _argon2_verifies(phc: str, secret: bytes) -> bool:

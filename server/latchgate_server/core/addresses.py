@@ -11,11 +11,12 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from socket import AF_INET, AF_INET6, inet_pton
+from typing import Final
 
 from latchgate_server.core import bounds
 
-_MAPPED = 0xFFFF << 32
-_MAPPED_MASK = ((1 << 128) - 1) ^ 0xFFFF_FFFF
+_MAPPED: Final = 0xFFFF << 32
+_MAPPED_MASK: Final = ((1 << 128) - 1) ^ 0xFFFF_FFFF
 
 
 class MalformedAddress(ValueError):

@@ -33,8 +33,8 @@ class Reset(NamedTuple):
     time: float
 
 
-NEVER_RESET = Reset(0, 0, 0.0)
-NO_RESETS: Mapping[tuple[Holder, str], Reset] = MappingProxyType({})
+NEVER_RESET: Final = Reset(0, 0, 0.0)
+NO_RESETS: Final[Mapping[tuple[Holder, str], Reset]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class Charge:
         self.retry_after: Final = retry_after
 
 
-NO_CHARGE = Charge()
+NO_CHARGE: Final = Charge()
 
 
 def limits_of_key(key: Key, plan: Plan | None) -> Mapping[str, Limit]:

@@ -22,18 +22,18 @@ from typing import Final
 from latchgate_server.core import bounds
 from latchgate_server.core.keyed_hash import KeyedHash
 
-ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 # Two digits in one step: each key id is looked at before anything else is.
-_PAIR = len(ALPHABET) ** 2
-_PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
+_PAIR: Final = len(ALPHABET) ** 2
+_PAIRS: Final = [first + second for first in ALPHABET for second in ALPHABET]
 
-ID_RANDOM_LENGTH = 16
-SECRET_RANDOM_LENGTH = 43
-_CHECK_LENGTH = 6
-_ID_TAIL_LENGTH = ID_RANDOM_LENGTH + _CHECK_LENGTH
-SECRET_LENGTH = SECRET_RANDOM_LENGTH + _CHECK_LENGTH
+ID_RANDOM_LENGTH: Final = 16
+SECRET_RANDOM_LENGTH: Final = 43
+_CHECK_LENGTH: Final = 6
+_ID_TAIL_LENGTH: Final = ID_RANDOM_LENGTH + _CHECK_LENGTH
+SECRET_LENGTH: Final = SECRET_RANDOM_LENGTH + _CHECK_LENGTH
 
-_PREFIX = re.compile(rf"[a-z][a-z0-9_]{{0,{bounds.KEY_PREFIX_LENGTH - 1}}}")
+_PREFIX: Final = re.compile(rf"[a-z][a-z0-9_]{{0,{bounds.KEY_PREFIX_LENGTH - 1}}}")
 
 
 def is_prefix(text: str) -> bool:

@@ -14,10 +14,10 @@ from typing import Final, NamedTuple
 
 from latchgate_server.core.permissions import Requirement
 
-ROOT_TENANT = "latchgate"
+ROOT_TENANT: Final = "latchgate"
 """The tenant whose administrators administer every other."""
 
-SYSTEM_ACTOR = "system"
+SYSTEM_ACTOR: Final = "system"
 """Who acts where no administrator does: `latchgate init` and the server itself."""
 
 
@@ -242,7 +242,7 @@ class RequestInfo(NamedTuple):
     user_agent: str
 
 
-NOT_TOLD = RequestInfo("", "", "", "")
+NOT_TOLD: Final = RequestInfo("", "", "", "")
 
 
 class Question:

@@ -19,17 +19,18 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 from latchgate_server.core import bounds
 
-ADMIN_PREFIX = "latchgate."
+ADMIN_PREFIX: Final = "latchgate."
 """What permissions of administrators, and of the data plane's callers, begin with."""
 
-_SEGMENT = r"[A-Za-z0-9_-]+"
-_PERMISSION = re.compile(rf"{_SEGMENT}(?:\.{_SEGMENT})*")
-_TOKEN = re.compile(rf"\s*(?:([()])|({_PERMISSION.pattern})(?![^\s()]))")
-_WORDS = frozenset({"AND", "OR", "NOT"})
-_ANSWERS = 64
+_SEGMENT: Final = r"[A-Za-z0-9_-]+"
+_PERMISSION: Final = re.compile(rf"{_SEGMENT}(?:\.{_SEGMENT})*")
+_TOKEN: Final = re.compile(rf"\s*(?:([()])|({_PERMISSION.pattern})(?![^\s()]))")
+_WORDS: Final = frozenset({"AND", "OR", "NOT"})
+_ANSWERS: Final = 64
 
 
 def is_permission(text: str) -> bool:

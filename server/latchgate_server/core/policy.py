@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from latchgate_server.core.model import DenialReason, KeyState, Question
 from latchgate_server.core.record import Record
@@ -61,7 +62,7 @@ def _may_act_as(record: Record, question: Question, _now: float) -> bool:
     return not question.act_as or question.act_as == record.identity.user or record.may_act_as
 
 
-CHECKS = (
+CHECKS: Final = (
     Check(DenialReason.TENANT_DISABLED, _tenant_enabled),
     Check(DenialReason.API_KEY_REVOKED, _not_revoked),
     Check(DenialReason.API_KEY_DISABLED, _active),

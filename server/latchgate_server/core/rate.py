@@ -8,8 +8,9 @@ again.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-_ROUNDING = 1.0 + 1e-9
+_ROUNDING: Final = 1.0 + 1e-9
 """Sums of many intervals may end a hair above the capacity that they make up."""
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from sys import intern
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from latchgate_server.core.addresses import AddressSet
 from latchgate_server.core.charging import NO_RESETS, Holder, Limits, Reset, hold_limits
@@ -73,8 +73,8 @@ class Record:
 
 # Many keys have the same roles, ranges and limits. What they share is kept once: that saves memory, and what is used by
 # all keys stays in the processor's cache.
-_NONE: Mapping[str, object] = {}
-_NO_TAGS: Mapping[str, str] = {}
+_NONE: Final[Mapping[str, object]] = {}
+_NO_TAGS: Final[Mapping[str, str]] = {}
 
 
 @lru_cache(maxsize=4_096)
@@ -164,7 +164,7 @@ def merged_claims(roles: Iterable[Role], own: Mapping[str, object]) -> Mapping[s
     return claims
 
 
-_STANDINGS = {
+_STANDINGS: Final = {
     KeyState.ACTIVE: None,
     KeyState.DISABLED: DenialReason.API_KEY_DISABLED,
     KeyState.REVOKED: DenialReason.API_KEY_REVOKED,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from latchgate_server.core import bounds
 from latchgate_server.core.model import NOT_TOLD, RequestInfo
 
-_SECRET = re.compile(r"(_[0-9A-Za-z]{22}\.)[0-9A-Za-z]+")
+_SECRET: Final = re.compile(r"(_[0-9A-Za-z]{22}\.)[0-9A-Za-z]+")
 
 
 def without_secrets(text: str) -> str:

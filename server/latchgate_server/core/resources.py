@@ -10,10 +10,11 @@ no white space and no control characters.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from latchgate_server.core import bounds
 
-_STRANGE = frozenset("\\%?#;* ")
+_STRANGE: Final = frozenset("\\%?#;* ")
 
 
 def is_resource(text: str) -> bool:

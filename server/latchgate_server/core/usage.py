@@ -9,20 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from latchgate_server.core.model import DenialReason, Question
 from latchgate_server.core.record import Record
 from latchgate_server.core.usage_batch import UsageBatch
 from latchgate_server.core.verification import Verification
 
-HOUR = 3_600.0
+HOUR: Final = 3_600.0
 """Seconds that one counter counts over."""
 
-DORMANT_SECONDS = 30 * 86_400.0
+DORMANT_SECONDS: Final = 30 * 86_400.0
 """A key that was not used for so long has slept."""
 
-ALLOWED = 0
+ALLOWED: Final = 0
 """The outcome of a decision that allowed; every other outcome is the number of a DenialReason."""
 
 

@@ -8,8 +8,9 @@ documentation, "Arrays", section "Array Input and Output Syntax".
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
-_BETWEEN = '","'
+_BETWEEN: Final = '","'
 
 
 def texts(values: Sequence[str]) -> str:

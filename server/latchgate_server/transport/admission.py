@@ -8,9 +8,11 @@ target is refused. What is refused costs little, so the rest is served about as 
 
 from __future__ import annotations
 
-TARGET_SECONDS = 0.05
-INTERVAL_SECONDS = 0.1
-LONGEST_SECONDS = 0.2
+from typing import Final
+
+TARGET_SECONDS: Final = 0.05
+INTERVAL_SECONDS: Final = 0.1
+LONGEST_SECONDS: Final = 0.2
 
 
 class Admission:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from math import ceil
+from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -18,13 +17,16 @@ from latchgate_server.transport.wire_format import varint
 
 # On the hot path a status is put together from serialised parts, like the rest of the response (convert_verify.py).
 # Tags: the field's number times 8, and how its value is written (Protocol Buffers, "Encoding").
-_LIMITS_TAG = b"\x2a"  # 5 of VerifyResponse, length-delimited
-_REMAINING_TAG = b"\x28"  # 5 of LimitStatus, a number
-_RESET_TAG = b"\x32"  # 6 of LimitStatus, length-delimited
-_RETRY_TAG = b"\x32"  # 6 of VerifyResponse, length-delimited
+_LIMITS_TAG: Final = b"\x2a"  # 5 of VerifyResponse, length-delimited
+_REMAINING_TAG: Final = b"\x28"  # 5 of LimitStatus, a number
+_RESET_TAG: Final = b"\x32"  # 6 of LimitStatus, length-delimited
+_RETRY_TAG: Final = b"\x32"  # 6 of VerifyResponse, length-delimited
+_SECONDS_TAG: Final = b"\x08"  # 1 of Duration, a number
+_NANOS_PARTS: Final = [Duration(nanos=number * 1_000_000).SerializeToString() for number in range(1_000)]
+"""What a serialised Duration says of so many milliseconds."""
 
-_SHAPES = 4_096
-_fixed_parts: dict[str, list[bytes]] = {}
+_SHAPES: Final = 4_096
+_fixed_parts: Final[dict[str, list[bytes]]] = {}
 """By the shape of a key's limits: of each, what no decision changes."""
 
 
@@ -40,18 +42,21 @@ def charge_part(charge: Charge, shape: str) -> bytes:
     for place, stands in enumerate(charge.statuses):
         status = fixed[place] + _REMAINING_TAG + varint(stands.remaining)
         if stands.reset_after is not None:
-            status += _RESET_TAG + _duration_part(ceil(stands.reset_after * 1_000))
+            status += _RESET_TAG + _duration_part(stands.reset_after)
         part += _LIMITS_TAG + varint(len(status)) + status
     if charge.retry_after is not None:
-        part += _RETRY_TAG + _duration_part(ceil(charge.retry_after * 1_000))
+        part += _RETRY_TAG + _duration_part(charge.retry_after)
     return part
 
 
-@lru_cache(maxsize=4_096)
-def _duration_part(milliseconds: int) -> bytes:
-    """A serialised duration behind its length. Rounded up to it: whoever waits for it waits long enough."""
-    seconds, rest = divmod(milliseconds, 1_000)
-    message = Duration(seconds=seconds, nanos=rest * 1_000_000).SerializeToString()
+def _duration_part(seconds: float) -> bytes:
+    """A serialised Duration behind its length. Rounded up to milliseconds: whoever waits for it waits long enough."""
+    milliseconds = int(seconds * 1_000)
+    if milliseconds < seconds * 1_000:
+        milliseconds += 1
+    message = _NANOS_PARTS[milliseconds % 1_000]
+    if milliseconds >= 1_000:
+        message = _SECONDS_TAG + varint(milliseconds // 1_000) + message
     return varint(len(message)) + message
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from latchgate.v1 import decision_pb2, verify_service_pb2
 from latchgate_server.core import bounds
@@ -24,8 +24,8 @@ from latchgate_server.transport.wire_format import varint
 
 _Response = verify_service_pb2.VerifyResponse
 
-_ALLOWED = _Response(decision=decision_pb2.DECISION_ALLOW).SerializeToString()
-_DENIED = {
+_ALLOWED: Final = _Response(decision=decision_pb2.DECISION_ALLOW).SerializeToString()
+_DENIED: Final = {
     reason: _Response(
         decision=decision_pb2.DECISION_DENY,
         denial_reason=decision_pb2.DenialReason.ValueType(reason),
@@ -33,12 +33,12 @@ _DENIED = {
     ).SerializeToString()
     for reason, message in MESSAGES.items()
 }
-_STALE = _Response(stale=True).SerializeToString()
-UNDECIDED = b""
+_STALE: Final = _Response(stale=True).SerializeToString()
+UNDECIDED: Final = b""
 """The serialised VerifyResponse without a decision, which stands where a batch has an error."""
 
 # Field 1, length-delimited, of BatchVerifyResponse.
-_RESPONSES_TAG = b"\x0a"
+_RESPONSES_TAG: Final = b"\x0a"
 
 
 def question_from(request: verify_service_pb2.VerifyRequest) -> Question:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import grpc
 import pygrpc_native.aio
@@ -39,20 +39,20 @@ Gives the serialised response, or None where that would have to wait for somethi
 Refusal = Callable[[], bytes]
 """Gives a serialised response that refuses."""
 
-EVENTS = 256
+EVENTS: Final = 256
 """Calls taken up in one go."""
-FEW = 64
+FEW: Final = 64
 """Calls that are no queue: they are served however long they waited, as after a pause of the whole process."""
-CALLS_AT_ONCE = 4_096
+CALLS_AT_ONCE: Final = 4_096
 """Calls whose handlers run or wait, such as for the database."""
 
-BEGUN_AT_ONCE = 4
+BEGUN_AT_ONCE: Final = 4
 """Calls whose handlers are begun in one turn of the event loop: a fraction of a millisecond's worth."""
 
-_WRITING_SECONDS = 0.2
+_WRITING_SECONDS: Final = 0.2
 # A process decides on one processor; a second thread for its network wakes up more often than it helps.
-_IO_THREADS = 1
-_REFUSAL = status_of(Overloaded("more is asked of this server than it can do", retry_after=1.0))
+_IO_THREADS: Final = 1
+_REFUSAL: Final = status_of(Overloaded("more is asked of this server than it can do", retry_after=1.0))
 
 
 class NativeServer(pygrpc_native.aio.Server):

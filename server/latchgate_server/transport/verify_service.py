@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
@@ -23,12 +23,12 @@ from latchgate_server.transport.rpc import fail, report, timed
 from latchgate_server.transport.traced import followed, noting
 from latchgate_server.transport.watch_keys import KeyWatching
 
-SERVICE = verify_service_pb2.DESCRIPTOR.services_by_name["VerifyService"].full_name
+SERVICE: Final = verify_service_pb2.DESCRIPTOR.services_by_name["VerifyService"].full_name
 
 # How many entries of a batch are decided before others get their turn: well under a millisecond's worth.
-_STRETCH = 64
+_STRETCH: Final = 64
 
-DECISIONS_AT_ONCE = 10 * bounds.BATCH_SIZE
+DECISIONS_AT_ONCE: Final = 10 * bounds.BATCH_SIZE
 """Entries of all batches under way: a fraction of a second's worth."""
 
 _REQUEST = verify_service_pb2.VerifyRequest

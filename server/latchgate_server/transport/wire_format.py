@@ -6,7 +6,9 @@ they are messages themselves (Protocol Buffers, "Encoding": "Field Order" and "L
 
 from __future__ import annotations
 
-_SHORT = [bytes((number,)) for number in range(0x80)]
+from typing import Final
+
+_SHORT: Final = [bytes((number,)) for number in range(0x80)]
 
 
 def varint(number: int) -> bytes:

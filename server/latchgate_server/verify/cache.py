@@ -15,6 +15,7 @@ from __future__ import annotations
 import hmac
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from latchgate_server import observability
 from latchgate_server.core.errors import CannotDecide
@@ -24,8 +25,8 @@ from latchgate_server.core.record import Record
 from latchgate_server.core.replication import Change
 from latchgate_server.verify.import_filter import ImportFilter, Place
 
-_ABSENT_SHARE = 10
-_PASSED_OVER = 64
+_ABSENT_SHARE: Final = 10
+_PASSED_OVER: Final = 64
 """How many records may be passed over to make room for one: it must not hold up verifications."""
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import structlog
 
@@ -20,9 +21,11 @@ from latchgate_server.core.replication import ChangesRead, FeedLink, FeedLinks, 
 from latchgate_server.verify.cache import RecordCache
 from latchgate_server.verify.watchers import Watchers
 
-_BEATS_PER_LEASE = 3
-_PATIENCE = 0.5  # of a lease: a connection that stalls for longer is given up; with the pause before, within the lease
-_RETRY_SECONDS = 0.1
+_BEATS_PER_LEASE: Final = 3
+_PATIENCE: Final = 0.5
+"""Of a lease: a connection that stalls for longer is given up; with the pause before, within the lease."""
+
+_RETRY_SECONDS: Final = 0.1
 
 _log = structlog.get_logger()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from latchgate_server import observability, tracing
 from latchgate_server.core.charging import Charge, HeldRate, Limits, LimitStatus
@@ -16,7 +17,7 @@ from latchgate_server.verify.quotas import Borrowed, Quotas
 from latchgate_server.verify.rates import LocalRates, Wait
 from latchgate_server.verify.shared_rates import SharedRates
 
-_ATTEMPTS = 20
+_ATTEMPTS: Final = 20
 
 
 class LimitCharger:

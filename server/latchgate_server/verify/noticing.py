@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import structlog
 
@@ -18,17 +19,17 @@ from latchgate_server.core.ports import Clock
 from latchgate_server.core.redaction import kept
 from latchgate_server.core.usage import Event, Written
 
-LINES = 10
+LINES: Final = 10
 """Of each kind of event, this many are logged one by one in PERIOD_SECONDS; the rest is only counted."""
 
-PERIOD_SECONDS = 10.0
-BURST = 20
+PERIOD_SECONDS: Final = 10.0
+BURST: Final = 20
 """So many wrong secrets against one key in BURST_SECONDS are a burst."""
 
-BURST_SECONDS = 60.0
-_KEYS_WATCHED = 10_000
-_FAILURES_TOLD_APART = 1_000
-_LAST_AUTHENTICATION_FAILURE = int(DenialReason.API_KEY_EXPIRED)
+BURST_SECONDS: Final = 60.0
+_KEYS_WATCHED: Final = 10_000
+_FAILURES_TOLD_APART: Final = 1_000
+_LAST_AUTHENTICATION_FAILURE: Final = int(DenialReason.API_KEY_EXPIRED)
 """Denials up to this number authenticated nobody."""
 
 _log = structlog.get_logger()

@@ -14,6 +14,7 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import structlog
 
@@ -25,27 +26,27 @@ from latchgate_server.core.limit_stores import Portion, PortionWanted, QuotaLedg
 from latchgate_server.core.ports import Clock
 from latchgate_server.verify.waiting import fail
 
-_SMALL_SHARE = 100
+_SMALL_SHARE: Final = 100
 """What is no more than one part in so many of what nobody has been lent is missed by nobody."""
 
-_FIRST_SIZE = 16
-_USUAL_SIZE = 64
+_FIRST_SIZE: Final = 16
+_USUAL_SIZE: Final = 64
 """No portion is smaller where this is a small share: calls come in bursts."""
 
-_LASTS_SECONDS = 20.0
+_LASTS_SECONDS: Final = 20.0
 """For so long a portion is to last, as long as it is a small share."""
 
-_GROWTH = 8
+_GROWTH: Final = 8
 """A portion is at most so many times as large as the one before."""
 
-_IDLE_SECONDS = 1.0  # after which a portion is given back that others may miss
-_LONG_IDLE_SECONDS = 60.0  # and every other one
-_REFUSAL_SECONDS = 0.5
-_GATHER_SECONDS = 0.05
+_IDLE_SECONDS: Final = 1.0  # after which a portion is given back that others may miss
+_LONG_IDLE_SECONDS: Final = 60.0  # and every other one
+_REFUSAL_SECONDS: Final = 0.5
+_GATHER_SECONDS: Final = 0.05
 """For so long wishes gather that nobody waits for: a statement for many costs little more than one for a single one."""
 
-_BATCH = 1_000
-_WAITING = 20_000
+_BATCH: Final = 1_000
+_WAITING: Final = 20_000
 
 _log = structlog.get_logger()
 

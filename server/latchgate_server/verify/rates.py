@@ -5,11 +5,13 @@ Where several processes serve and no store is shared, each counts for itself, ag
 
 from __future__ import annotations
 
+from typing import Final
+
 from latchgate_server.core.charging import HeldRate, backlog_since_reset
 from latchgate_server.core.ports import Clock
 from latchgate_server.core.rate import admits, retry_after
 
-_SWEEP_FROM = 10_000
+_SWEEP_FROM: Final = 10_000
 
 Wait = float | None
 """Of a bucket that does not have a cost left: the seconds until it will; None: it never will."""

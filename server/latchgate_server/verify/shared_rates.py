@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import structlog
 
 from latchgate_server import log_events, observability, tracing
@@ -11,7 +13,7 @@ from latchgate_server.core.limit_stores import Charged, RateStore
 from latchgate_server.core.ports import Clock
 from latchgate_server.spans import SpanName
 
-_RETRY_SECONDS = 1.0
+_RETRY_SECONDS: Final = 1.0
 
 _log = structlog.get_logger()
 

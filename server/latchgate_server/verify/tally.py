@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Final
 
 from latchgate_server import observability
 from latchgate_server.core import bounds
@@ -14,21 +15,23 @@ from latchgate_server.core.usage import ALLOWED, HOUR
 from latchgate_server.core.usage_batch import UsageBatch
 from latchgate_server.core.verification import Verification
 
-KEYS = 100_000
-COUNTERS = 500_000
-SOURCES = 50_000
-USES = 2_000
+KEYS: Final = 100_000
+COUNTERS: Final = 500_000
+SOURCES: Final = 50_000
+USES: Final = 2_000
 """Single uses that wait to be written. Beyond them a key's next one replaces its oldest, and a key without one gets
 none: where more than that are made in a second, those that are kept are a sample, and the database is spared."""
 
-DESCRIPTIONS = 8_000_000
+DESCRIPTIONS: Final = 8_000_000
 """Characters of descriptions of requests that wait to be written."""
 
-_WRONG_SECRET = int(DenialReason.INVALID_SECRET)
+_WRONG_SECRET: Final = int(DenialReason.INVALID_SECRET)
 """The one outcome among those that are counted for a key which is no use of it."""
 
 _UseEvent = tuple[float, int, str, str, RequestInfo | None]
 """Time, outcome, client address, user, description of the request: no more of a question, so as to hold little."""
+
+_NEVER: Final[_UseEvent] = (0.0, ALLOWED, "", "", None)
 
 _Counter = tuple[int, int]
 """Number of the hour since 1970, outcome."""
@@ -79,11 +82,11 @@ class Slot:
         self.count = 0
         self.counts: dict[_Counter, int] | None = None
         self.first_time = 0.0
-        self.last: _UseEvent | None = None
+        self.last = _NEVER
         self.client_ip = ""
         self.source: Source | None = None
         self.sources: dict[str, Source] | None = None
-        self.uses: list[_UseEvent] = []
+        self.uses: list[_UseEvent] | None = None
         self.loose = 0
 
     def all_counts(self) -> dict[_Counter, int]:
@@ -93,10 +96,6 @@ class Slot:
             at = self.hour, self.outcome
             counts[at] = counts.get(at, 0) + self.count
         return counts
-
-    def all_sources(self) -> dict[str, Source]:
-        """Uses by address, as it was told."""
-        return self.sources or ({} if self.source is None else {self.client_ip: self.source})
 
 
 class Tallies:
@@ -159,28 +158,25 @@ class Tallies:
         client_ip, request = question.client_ip, question.request
         if request is not None:
             request = self._with_room(request)
-        slot.last = (now, outcome, client_ip, user, request)
+        last = slot.last = (now, outcome, client_ip, user, request)
         if not slot.first_time:
             slot.first_time = now
         if client_ip:
-            source = slot.source
-            if source is not None and client_ip == slot.client_ip:
-                source.last_time = now
-                source.count += 1
-            else:
-                self._note_source(slot, client_ip, now, 1)
+            self._note_source(slot, client_ip, now, 1)
         uses = slot.uses
         if self._uses >= USES:
             self._dropped_uses += 1
-            if not uses:
+            if uses is None:
                 self._characters -= slot.loose
                 slot.loose = 0 if request is None else _characters(request)
                 return
-            self._forget(slot, 1)
-        uses.append(slot.last)
+            self._forget(uses, 1)
+        if uses is None:
+            uses = slot.uses = []
+        uses.append(last)
         self._uses += 1
         if len(uses) >= 2 * bounds.USES_PER_KEY:
-            self._forget(slot, bounds.USES_PER_KEY)
+            self._forget(uses, bounds.USES_PER_KEY)
 
     def use_cached(self, slot: Slot, time: float, client_ip: str, user: str, count: int) -> None:
         """Note uses of which only the latest is known. time: Unix seconds."""
@@ -208,8 +204,8 @@ class Tallies:
         self._take_sources(slot, batch)
         self._take_last_use(slot, batch)
         self._characters -= slot.loose
-        if slot.uses:
-            self._take_uses(slot, batch)
+        if slot.uses is not None:
+            self._take_uses(slot, slot.uses, batch)
 
     def _take_counts(self, slot: Slot, batch: UsageBatch) -> None:
         if slot.counts is None:
@@ -236,7 +232,7 @@ class Tallies:
                 batch.sources.add(slot.key_id, known, source.first_time, source.last_time, source.count)
 
     def _take_last_use(self, slot: Slot, batch: UsageBatch) -> None:
-        if slot.last is None:
+        if not slot.first_time:
             return
         time, _, client_ip, user, request = slot.last
         batch.last_uses.add(
@@ -249,9 +245,9 @@ class Tallies:
             busy=_busy_hours(slot, int(time // HOUR)),
         )
 
-    def _take_uses(self, slot: Slot, batch: UsageBatch) -> None:
-        self._forget(slot, max(0, len(slot.uses) - bounds.USES_PER_KEY))
-        for time, outcome, client_ip, user, request in slot.uses:
+    def _take_uses(self, slot: Slot, uses: list[_UseEvent], batch: UsageBatch) -> None:
+        self._forget(uses, max(0, len(uses) - bounds.USES_PER_KEY))
+        for time, outcome, client_ip, user, request in uses:
             batch.uses.add(
                 slot.key_id,
                 time=time,
@@ -260,7 +256,7 @@ class Tallies:
                 user=user,
                 request=kept_request(request),
             )
-        self._forget(slot, len(slot.uses))
+        self._forget(uses, len(uses))
 
     def _with_room(self, request: RequestInfo) -> RequestInfo | None:
         if self._characters > DESCRIPTIONS:
@@ -269,34 +265,46 @@ class Tallies:
         self._characters += _characters(request)
         return request
 
-    def _forget(self, slot: Slot, count: int) -> None:
-        """Forget the oldest single uses."""
+    def _forget(self, uses: list[_UseEvent], count: int) -> None:
+        """Forget the oldest single uses of a key."""
         if not count:
             return
-        for _, _, _, _, request in slot.uses[:count]:
+        for _, _, _, _, request in uses[:count]:
             if request is not None:
                 self._characters -= _characters(request)
-        del slot.uses[:count]
+        del uses[:count]
         self._uses -= count
 
     def _note_source(self, slot: Slot, client_ip: str, now: float, count: int) -> None:
-        sources = slot.all_sources()
-        source = sources.get(client_ip)
-        if source is not None:
-            source.last_time = now
-            source.count += count
-        else:
+        source = slot.source
+        if source is None or client_ip != slot.client_ip:
+            source = self._source(slot, client_ip, now)
+            if source is None:
+                return
+            slot.client_ip, slot.source = client_ip, source
+        source.last_time = now
+        source.count += count
+
+    def _source(self, slot: Slot, client_ip: str, now: float) -> Source | None:
+        """The uses of a key from another address than its latest one; None where there is no room for it."""
+        if slot.sources is None and slot.source is not None:
+            slot.sources = {slot.client_ip: slot.source}
+        sources = slot.sources
+        if sources is not None:
+            if client_ip in sources:
+                return sources[client_ip]
             if len(sources) >= bounds.SOURCES_PER_KEY:
                 # The one used longest ago: no more than these are kept in the database either.
                 del sources[min(sources, key=lambda address: sources[address].last_time)]
                 self._sources -= 1
-            if self._sources >= SOURCES:
-                observability.USAGE_DROPPED.labels("source").inc()
-                return
-            self._sources += 1
-            source = sources[client_ip] = Source(now, now, count)
-        slot.client_ip, slot.source = client_ip, source
-        slot.sources = sources if len(sources) > 1 else None
+        if self._sources >= SOURCES:
+            observability.USAGE_DROPPED.labels("source").inc()
+            return None
+        self._sources += 1
+        source = Source(now, now, 0)
+        if sources is not None:
+            sources[client_ip] = source
+        return source
 
 
 def _characters(request: RequestInfo) -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
@@ -28,15 +28,15 @@ from latchgate_server.core.usage_batch import UsageBatch
 from latchgate_server.core.verification import Verification
 from latchgate_server.verify.tally import Tallies
 
-STRETCH = 64
+STRETCH: Final = 64
 """How many verifications others are told of, and about how many uses are made fit to be written, in one go: so few that
 it takes less than a millisecond."""
 
-FLUSH_SECONDS = 1.0
-CLOSE_SECONDS = 5.0
-BATCH_KEYS = 2_000
-BATCH_USES = 2_000
-_TRIMS_NOTED = 100_000
+FLUSH_SECONDS: Final = 1.0
+CLOSE_SECONDS: Final = 5.0
+BATCH_KEYS: Final = 2_000
+BATCH_USES: Final = 2_000
+_TRIMS_NOTED: Final = 100_000
 
 _log = structlog.get_logger()
 

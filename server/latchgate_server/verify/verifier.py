@@ -49,8 +49,8 @@ class _Source:
     load: Callable[[str], Awaitable[LoadedEntry]]
 
 
-_NOBODY = Entry(None)
-_NOTHING = _Known(_NOBODY, 0)
+_NOBODY: Final = Entry(None)
+_NOTHING: Final = _Known(_NOBODY, 0)
 """Nothing was looked up."""
 
 
