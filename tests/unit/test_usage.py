@@ -171,7 +171,8 @@ def test_a_hot_key_keeps_its_latest_uses_alone() -> None:
     assert slot is not None
     for number in range(5_000):
         tallies.use(slot, number, 0, "ann", Question(request=RequestInfo("GET", "h", f"/{number}", "agent")))
-    assert slot.uses is not None and len(slot.uses) < 2 * bounds.USES_PER_KEY
+    assert slot.uses is not None
+    assert len(slot.uses) < 2 * bounds.USES_PER_KEY
     paths = [request.path for request in taken(tallies).uses.requests]
     assert paths == [f"/{number}" for number in range(4_900, 5_000)]
 
