@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from latchgate.v1.decision_pb2 import DECISION_ALLOW
-from tests.support.server import ServerProcess, Verify, make_root_key
+from tests.support.server import ServerProcess, Verify, environment, make_root_key, run_command
 
 
 def test_a_store_of_rate_limits_that_is_away_keeps_no_server_from_starting(database_url: str) -> None:
@@ -40,6 +40,28 @@ def test_a_server_that_finds_the_database_busy_starts_as_soon_as_it_is_not(datab
         assert locked.wait(20)
         with ServerProcess(database_url, {"lease": "1s"}):  # which waits half a second for a lock
             holding_up.result()
+
+
+@pytest.mark.parametrize("transport", ["native", "grpcio"])
+def test_a_unix_socket_is_taken_over_from_the_dead_alone(database_url: str, tmp_path: Path, transport: str) -> None:
+    root_key = make_root_key(database_url)
+    socket_path = tmp_path / "verify.sock"
+    settings = {"transport": transport, "verify_listen": f"unix:{socket_path}"}
+
+    with ServerProcess(database_url, settings) as server:
+        second = run_command("serve", env=environment(database_url, **settings))
+        assert second.returncode == 1
+        assert f"latchgate: cannot listen on unix:{socket_path}: a server that runs has it" in second.stderr
+        verify = Verify(server.verify_address)
+        assert verify(root_key).decision == DECISION_ALLOW
+        verify.close()
+        server.kill()
+
+    assert socket_path.exists(), "a server that is killed leaves it behind"
+    with ServerProcess(database_url, settings) as server:
+        verify = Verify(server.verify_address)
+        assert verify(root_key).decision == DECISION_ALLOW
+        verify.close()
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

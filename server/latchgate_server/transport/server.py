@@ -27,6 +27,7 @@ from latchgate_server.transport.ext_authz import AuthorizationServicer
 from latchgate_server.transport.farewell import take_leave
 from latchgate_server.transport.grpcio import GrpcioServer
 from latchgate_server.transport.health_service import Health
+from latchgate_server.transport.sockets import is_served
 from latchgate_server.transport.verify_service import SERVICE, VerifyServicer
 
 VERIFY_SERVICE = SERVICE
@@ -152,6 +153,9 @@ class Server:
 
     async def start(self) -> None:
         """Bind and listen, NOT_SERVING. Raises OSError where the address cannot be had."""
+        if self._wanted.startswith("unix:") and is_served(self._wanted.removeprefix("unix:")):
+            # Both transports would take it over, and remove it when they end: the other would be deaf and not know.
+            raise OSError(f"cannot listen on {self._wanted}: a server that runs has it")
         try:
             if self._credentials is None:
                 port = self._server.add_insecure_port(self._wanted)

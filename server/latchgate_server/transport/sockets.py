@@ -49,6 +49,19 @@ def sockets(address: str, *, listening: bool = False) -> Iterator[tuple[int, soc
                     yield descriptor, found
 
 
+def is_served(path: str) -> bool:
+    """Whether somebody accepts connections at a Unix socket, and not only left it behind."""
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as asking:
+        asking.setblocking(False)
+        try:
+            asking.connect(path)
+        except BlockingIOError:
+            return True  # more than it can take up wait already
+        except OSError:
+            return False
+    return True
+
+
 @contextmanager
 def socket_at(descriptor: int, inode: int) -> Iterator[socket.socket | None]:
     """The socket of that name which was found at that descriptor; None where it is there no more."""
