@@ -85,3 +85,20 @@ def test_a_pepper_that_is_removed_too_early_is_told_before_anybody_is_denied(dat
     (finding,) = [found for found in pepper_findings(database_url, NEW) if found["level"] == "wrong"]
     assert finding["found"].startswith("1 keys were hashed under the pepper ")
     assert "put it back" in finding["advice"]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_server_refuses_another_deployments_pepper_unless_the_old_one_is_given_up(
+    database_url: str, root_key: str, workers: str
+) -> None:
+    refused = run_command("serve", env=environment(database_url, pepper=NEW, workers=workers))
+    assert refused.returncode == 1
+    told = [line for line in refused.stderr.splitlines() if not line.startswith("{")]
+    assert len(told) == 1
+    assert told[0].startswith("latchgate: none of the database's keys was made under the pepper")
+
+    recovered = run_command("init", "--recover", env=environment(database_url, pepper=NEW))
+    with ServerProcess(database_url, {"pepper": NEW, "workers": workers}) as server:
+        verify = Verify(server.verify_address)
+        assert verify(recovered.stdout.strip()).decision == DECISION_ALLOW
+        verify.close()

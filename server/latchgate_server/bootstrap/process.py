@@ -36,10 +36,10 @@ from latchgate_server.bootstrap.memory import memory_share
 from latchgate_server.bootstrap.reload import Reload
 from latchgate_server.bootstrap.tasks import Tasks
 from latchgate_server.bootstrap.watching import watch
-from latchgate_server.config import Settings
+from latchgate_server.config import Settings, SettingsProblem
 from latchgate_server.core.errors import Overloaded, StoreUnavailable
 from latchgate_server.core.ports import Clock
-from latchgate_server.hashing import SecretHasher
+from latchgate_server.hashing import Peppers, SecretHasher
 from latchgate_server.service_manager import READY, STOPPING, tell_service_manager
 from latchgate_server.system import SystemClock, SystemEntropy
 from latchgate_server.transport.admin_service import AdminServicer
@@ -64,6 +64,11 @@ _START_LEASES = 3
 """For so many leases a process that starts waits for a database that is slow."""
 
 _START_PAUSE = 0.1  # seconds between its attempts: one that has no connection left says so at once
+
+_WRONG_PEPPER = (
+    "none of the database's keys was made under the pepper that LATCHGATE_PEPPER or LATCHGATE_PEPPER_FILE gives: put "
+    "back the one from before; where it is lost, `latchgate init --recover` makes a new administrator under this one"
+)
 
 _GARBAGE_THRESHOLD = 20_000
 _LOCK_SECONDS = 0.002
@@ -136,10 +141,10 @@ async def check_start(settings: Settings) -> None:
 
     Raises SettingsProblem, SchemaProblem, NoSuchTransport or CannotDecide.
     """
-    settings.require_peppers()
+    peppers = settings.require_peppers()
     choose(Transport(settings.transport), with_tls=settings.tls_cert is not None)
     async with AsyncExitStack() as stack:
-        await _open_patiently(settings, stack, SystemClock())
+        await _open_patiently(settings, peppers, stack, SystemClock())
 
 
 def _calm_garbage_collection() -> None:
@@ -235,7 +240,7 @@ async def _start(settings: Settings, transport: Transport, stack: AsyncExitStack
     traces.start(stack, entropy.bytes(16).hex())
     tasks = Tasks()
 
-    database, tag_key = await _open_patiently(settings, stack, clock)
+    database, tag_key = await _open_patiently(settings, peppers, stack, clock)
     stack.push_async_callback(tasks.cancel)
     hasher = SecretHasher(peppers, tag_key, entropy)
     stack.callback(hasher.close)
@@ -325,14 +330,21 @@ def _doorkeeper(settings: Settings, addresses: Sequence[str], clock: Clock) -> D
     )
 
 
-async def _open_patiently(settings: Settings, stack: AsyncExitStack, clock: Clock) -> tuple[Database, bytes]:
-    """The database, and the key of the tags in its key ids; asked again where it is only busy."""
+async def _open_patiently(
+    settings: Settings, peppers: Peppers, stack: AsyncExitStack, clock: Clock
+) -> tuple[Database, bytes]:
+    """The database, and the key of the tags in its key ids; asked again where it is only busy.
+
+    Raises SettingsProblem where these peppers are another deployment's: every call would end in an error.
+    """
     ends_at = clock.monotonic() + settings.lease * _START_LEASES
     while True:
         async with AsyncExitStack() as attempt:
             try:
                 database = await open_database(settings, attempt)
                 tag_key = await database.store.key_id_tag_key()
+                if await database.store.is_sealed_by_others([pepper.pepper_id for pepper in peppers]):
+                    raise SettingsProblem(_WRONG_PEPPER)
             except Overloaded:
                 if clock.monotonic() > ends_at:
                     raise

@@ -178,6 +178,11 @@ time >= {{time}}
 -- The deployment's own constants. One row.
 SELECT key_id_tag_key FROM deployment
 
+-- name: is_sealed_by_others
+-- Whether secrets were hashed under peppers, and none of them under one of these ids. Looks until it finds one. One row.
+SELECT EXISTS (SELECT FROM key_secrets AS s WHERE s.pepper_id <> '')
+   AND NOT EXISTS (SELECT FROM key_secrets AS s WHERE s.pepper_id = ANY ($1::text[]))
+
 -- name: begin_change
 -- Takes the revision clock; the first statement of every mutation. One row.
 SELECT latchgate_begin_change()

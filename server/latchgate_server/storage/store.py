@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -40,6 +40,11 @@ class PostgresStore:
         key: bytes = await self._value("deployment")
         return key
 
+    async def is_sealed_by_others(self, pepper_ids: Sequence[str]) -> bool:
+        """Whether keys were hashed under peppers, and none of them under one of these."""
+        answer: bool = await self._value("is_sealed_by_others", pepper_ids)
+        return answer
+
     async def current_revision(self) -> int:
         """The newest committed revision."""
         revision: int = await self._value("current_revision")
@@ -74,9 +79,9 @@ class PostgresStore:
             await self._pool.execute(SQL["prune_quotas"])
             await self._pool.execute(SQL["prune_resets"])
 
-    async def _value(self, statement: str) -> Any:
+    async def _value(self, statement: str, *arguments: object) -> Any:
         with told_plainly():
-            return await self._pool.fetchval(SQL[statement])
+            return await self._pool.fetchval(SQL[statement], *arguments)
 
 
 @asynccontextmanager
