@@ -109,6 +109,13 @@ def test_systemd_understands_the_unit_and_calls_it_safe(tmp_path: Path) -> None:
         assert str(unit) not in done.stderr, done.stderr
 
 
+@pytest.mark.parametrize("file", [UNIT, COMPOSE, MANIFESTS / "kustomization.yaml"], ids=lambda file: file.name)
+def test_each_way_to_run_it_says_how_the_first_administrator_is_made(file: Path) -> None:
+    """Without one nobody can make a key."""
+    remarks = [line for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    assert any(re.search(r"\binit\b", line) for line in remarks)
+
+
 # Containers
 
 
