@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
+import shutil
 import signal
 import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -23,6 +26,10 @@ READY = b"ready\n"
 """What a worker writes to its standard output once it serves."""
 
 _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+_FOLDER_PREFIX = "latchgate-metrics-"
+_LOCK = "lock"
+"""A file in that folder, which its supervisor holds a lock on for as long as it lives."""
+
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 _START_SECONDS = 30.0
 _STOP_SECONDS = 30.0
@@ -47,7 +54,7 @@ async def supervise(settings: Settings) -> None:
     with ExitStack() as stack:
         verify = stack.enter_context(_reserved(settings.verify_listen))
         admin = stack.enter_context(_reserved(settings.admin_listen))
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="latchgate-metrics-"))
+        folder = stack.enter_context(_metrics_folder())
         inherited = {name: value for name, value in os.environ.items() if name != service_manager.SOCKET}
         environment = inherited | {
             "LATCHGATE_VERIFY_LISTEN": verify,
@@ -164,6 +171,18 @@ def _reserved(address: str) -> Iterator[str]:
         except OSError as error:
             raise OSError(f"cannot listen on {address}: {error.strerror}") from error
         yield f"{host}:{held.getsockname()[1]}"
+
+
+@contextmanager
+def _metrics_folder() -> Iterator[str]:
+    """A folder where workers count. Those that supervisors left who were killed go, as they may lie in memory."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
+        with suppress(OSError), (left / _LOCK).open("rb") as lock:  # another user's, or of one that lives
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX) as folder, (Path(folder) / _LOCK).open("xb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
 
 
 @contextmanager

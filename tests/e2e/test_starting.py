@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import tempfile
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -62,6 +64,35 @@ def test_a_unix_socket_is_taken_over_from_the_dead_alone(database_url: str, tmp_
         verify = Verify(server.verify_address)
         assert verify(root_key).decision == DECISION_ALLOW
         verify.close()
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """One for TMPDIR: the native transport has a Unix socket in there, whose path may have a hundred characters."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def test_what_killed_workers_counted_is_cleared_away_and_what_living_ones_count_is_not(
+    database_url: str, short_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(short_folder))
+    settings = {"workers": "2"}
+
+    def folders() -> set[Path]:
+        return set(short_folder.glob("latchgate-metrics-*"))
+
+    with ServerProcess(database_url, settings) as killed:
+        left = folders()
+        assert len(left) == 1
+        killed.kill()
+    with ServerProcess(database_url, settings):
+        living = folders()
+        assert len(living) == 1
+        assert not living & left
+        with ServerProcess(database_url, settings):
+            assert folders() > living
+    assert not folders()
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
