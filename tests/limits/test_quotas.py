@@ -141,6 +141,16 @@ async def test_several_processes_use_a_quota_up_to_the_last_unit(
     assert await granted(pool, quota) == 500
 
 
+async def test_calls_that_hold_a_limit_as_it_was_and_as_it_is_are_all_answered(
+    ledger: PostgresQuotaLedger, clock: StillClock
+) -> None:
+    before, after = quota_of(1_000, "changed"), quota_of(10, "changed")
+    process = Process(ledger, clock)
+    async with asyncio.timeout(20):
+        outcomes = await asyncio.gather(*(process.call(quota) for quota in (before, after, before, after)))
+    assert outcomes == [True] * 4
+
+
 async def test_a_portion_is_spent_without_the_database(
     pool: asyncpg.Pool, ledger: PostgresQuotaLedger, clock: StillClock
 ) -> None:

@@ -163,10 +163,11 @@ class Quotas:
     def _wish(self, quota: HeldQuota, cost: int) -> asyncio.Future[None]:
         bucket = quota.held.bucket
         wish = self._wishes.get(bucket)
-        if wish is None or wish.quota.quota != quota.quota:
+        if wish is None:
             if len(self._wishes) >= _WAITING:
                 raise Overloaded("too many quotas are being asked for at once")
             wish = self._wishes[bucket] = _Wish(quota, 0, 0, asyncio.get_running_loop().create_future())
+        wish.quota = quota  # where a limit was changed meanwhile: who holds the other one asks again
         wish.most = max(wish.most, cost)
         wish.due = min(bounds.LIMIT_VALUE, wish.due + cost)
         return wish.granted
