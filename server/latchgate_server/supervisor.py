@@ -27,8 +27,6 @@ READY = b"ready\n"
 
 _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _FOLDER_PREFIX = "latchgate-metrics-"
-_LOCK = "lock"
-"""A file in that folder, which its supervisor holds a lock on for as long as it lives."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 _START_SECONDS = 30.0
@@ -177,12 +175,24 @@ def _reserved(address: str) -> Iterator[str]:
 def _metrics_folder() -> Iterator[str]:
     """A folder where workers count. Those that supervisors left who were killed go, as they may lie in memory."""
     for left in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
-        with suppress(OSError), (left / _LOCK).open("rb") as lock:  # another user's, or of one that lives
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(OSError), _held(left, fcntl.LOCK_EX | fcntl.LOCK_NB):  # else another user's, or of one that lives
             shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX) as folder, (Path(folder) / _LOCK).open("xb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield folder
+    while True:
+        with tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX) as folder, _held(Path(folder), fcntl.LOCK_EX):
+            if Path(folder).exists():  # else another supervisor took it for one that was left, just before it was held
+                yield folder
+                return
+
+
+@contextmanager
+def _held(folder: Path, lock: int) -> Iterator[None]:
+    """A folder with a lock on it, which goes with this process. Raises OSError where it cannot be had."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, lock)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
