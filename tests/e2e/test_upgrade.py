@@ -14,6 +14,7 @@ from collections import Counter
 import asyncpg
 import pytest
 
+from latchgate.v1 import admin_service_pb2 as pb
 from latchgate_server.storage import migrate as migrations_module
 from latchgate_server.storage.migrate import Migration, migrate, migrations
 from tests.conformance.house import House
@@ -48,7 +49,7 @@ def test_a_version_serves_on_and_starts_again_on_a_schema_that_only_grew(
     with ServerProcess(database_url) as old:
         root, verify = Admin(old.admin_address, root_key), Verify(old.verify_address)
         house = House(root)
-        cold = [house.key().key_string for _ in range(100)]
+        cold = [house.key().key_string for _ in range(200)]
         ends: Counter[int] = Counter()
         done = threading.Event()
 
@@ -65,7 +66,10 @@ def test_a_version_serves_on_and_starts_again_on_a_schema_that_only_grew(
         assert ends == {1: len(cold)}
 
         # What it writes has no value for the columns that came.
-        assert verify(house.key().key_string).decision == 1
+        revoked = house.key()
+        assert verify(revoked.key_string).decision == 1
+        root.RevokeKey(pb.RevokeKeyRequest(key_id=revoked.key.key_id, reason="test"))
+        assert verify(revoked.key_string).decision == 2
         root.close()
         verify.close()
         assert old.stop() == 0
@@ -115,3 +119,16 @@ def test_a_migration_that_waits_for_a_lock_holds_up_nobody_else(
         await other.close()
 
     asyncio.run(migrate_beside_a_long_read())
+
+
+def test_what_is_missing_is_told_and_is_the_exit_code(database_url: str) -> None:
+    asyncio.run(_forget(database_url))
+    before = run_command("migrate", "--check", env=environment(database_url))
+    name = migrations()[-1].name
+    assert (before.returncode, before.stdout) == (1, f"missing {NEWEST:04} {name}\n")
+
+
+async def _forget(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("DELETE FROM schema_migrations WHERE version = $1", NEWEST)
+    await connection.close()
