@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Collection, Sequence
 
-from benchmarks.house import Bench, metrics, sample
+from benchmarks.house import Bench, sample
 from benchmarks.load import Load, Shape, framed
 from benchmarks.measure import VERIFY_PATH, WrongAnswers
 from benchmarks.report import Figure
@@ -57,4 +57,4 @@ def _rate_beside(bench: Bench, server: ServerProcess, bodies: Sequence[bytes]) -
 
 def _rows_read(server: ServerProcess) -> int:
     """How often the server has read records, by its own count: PostgreSQL's would have those that usage looks up."""
-    return int(metrics(server)["latchgate_record_reads_total"])
+    return int(server.metrics()["latchgate_record_reads_total"])

@@ -6,7 +6,6 @@ import asyncio
 import shutil
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -201,15 +200,6 @@ def sample(server: ServerProcess, request: VerifyRequest) -> VerifyResponse:
         return answer
 
 
-def metrics(server: ServerProcess) -> Mapping[str, float]:
-    """What /metrics says: each sample's name with its labels, and its value."""
-    with urllib.request.urlopen(f"http://{server.metrics_address}/metrics", timeout=20) as response:
-        lines = response.read().decode().splitlines()
-    return {
-        name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))
-    }
-
-
 def decisions_are(server: ServerProcess, wanted: str, for_each_call: int = 1) -> Callable[[int], None]:
     """Begin to count: the server's own count of its decisions must be what the load asked for.
 
@@ -237,7 +227,7 @@ def allowed_so_far(server: ServerProcess) -> float:
 def _decisions(server: ServerProcess) -> Mapping[str, float]:
     if "workers" in server.settings:
         time.sleep(_HANDING_ON_SECONDS)  # workers hand on what they counted once a second
-    return {name: value for name, value in metrics(server).items() if name.startswith("latchgate_decisions_total")}
+    return {name: value for name, value in server.metrics().items() if name.startswith("latchgate_decisions_total")}
 
 
 def request_of(body: bytes, kind: type[Message]) -> Message:

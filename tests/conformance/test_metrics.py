@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from urllib.request import urlopen
 
 import grpc
 import pytest
@@ -27,9 +26,7 @@ class Metrics:
         self._before = self()
 
     def __call__(self) -> Mapping[str, float]:
-        with urlopen(f"http://{self._server.metrics_address}/metrics", timeout=20) as page:
-            lines = [line for line in page.read().decode().splitlines() if not line.startswith("#")]
-        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+        return self._server.metrics()
 
     def growth(self, sample: str) -> float:
         return self._growths(sample)[sample]

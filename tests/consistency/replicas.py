@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,11 +58,6 @@ class Replica:
         with grpc.insecure_channel(self.process.verify_address) as channel:
             stub: Any = health_pb2_grpc.HealthStub(channel)
             return int(stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5).status)
-
-    def metrics(self) -> dict[str, float]:
-        with urllib.request.urlopen(f"http://{self.process.metrics_address}/metrics", timeout=5) as answer:
-            lines = [line for line in answer.read().decode().splitlines() if not line.startswith("#")]
-        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
 
     def logged(self, event: str) -> int:
         """How often it has logged the event."""

@@ -288,7 +288,7 @@ def test_without_the_database_nothing_is_decided_after_a_lease(scene: Scene) -> 
 
     wait_until(lambda: scene.exposed.health(VERIFY_SERVICE) == NOT_SERVING, LEASE + TOLERANCE)
     assert scene.exposed.health("") == SERVING, "a restart would mend nothing"
-    assert scene.exposed.metrics()["latchgate_lease_valid"] == 0
+    assert scene.exposed.process.metrics()["latchgate_lease_valid"] == 0
 
     scene.proxy.restore()
     wait_until(lambda: scene.exposed.allows(scene.other.key_string))
@@ -306,7 +306,7 @@ def test_serve_cached_goes_on_for_as_long_as_it_was_told_and_says_so(
         wait_until(lambda: replica.verify(key.key_string).stale, LEASE + TOLERANCE)
         assert replica.health(VERIFY_SERVICE) == SERVING
         assert replica.verify(key.key_string).decision == DECISION_ALLOW
-        assert replica.metrics()["latchgate_stale_decisions_total"] >= 2
+        assert replica.process.metrics()["latchgate_stale_decisions_total"] >= 2
 
         wait_until(lambda: not replica.allows(key.key_string))
         assert 3 - LEASE < time.monotonic() - gone_at < 3 + TOLERANCE

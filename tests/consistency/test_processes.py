@@ -60,7 +60,7 @@ def crew(module_database: str, root_key: str) -> Iterator[Replica]:
 def allowed_by_workers(crew: Replica) -> float:
     return sum(
         value
-        for name, value in crew.metrics().items()
+        for name, value in crew.process.metrics().items()
         if name.startswith("latchgate_decisions_total") and 'decision="ALLOW"' in name
     )
 
@@ -73,8 +73,8 @@ def test_the_metrics_of_all_workers_are_shown_in_one_place(steady: Replica, crew
     # Workers hand on what they counted once a second.
     wait_until(lambda: allowed_by_workers(crew) >= before + 30)
     assert allowed_by_workers(crew) == before + 30
-    wait_until(lambda: crew.metrics()["latchgate_lease_valid"] == 1)
-    shown = crew.metrics()
+    wait_until(lambda: crew.process.metrics()["latchgate_lease_valid"] == 1)
+    shown = crew.process.metrics()
     assert not any("pid=" in name for name in shown)
     assert shown["latchgate_cache_capacity"] == 2 * 200_000
     assert shown['latchgate_pool_capacity{pool="usage"}'] == 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -70,14 +69,8 @@ def rate(limit: int, seconds: int = 3_600, name: str = "calls") -> key_pb2.Limit
     return key_pb2.Limit(name=name, rate_limit=key_pb2.RateLimit(limit=limit, period=Duration(seconds=seconds)))
 
 
-def metric(server: ServerProcess, name: str) -> float:
-    with urllib.request.urlopen(f"http://{server.metrics_address}/metrics", timeout=10) as answer:
-        lines = answer.read().decode().splitlines()
-    return float(next(line.split()[1] for line in lines if line.startswith(f"{name} ")))
-
-
 def _is_up(server: ServerProcess) -> bool:
-    return metric(server, "latchgate_limit_store_up") == 1
+    return server.metrics()["latchgate_limit_store_up"] == 1
 
 
 async def _use(address: str, key: str, seconds: float) -> int:
@@ -143,7 +136,7 @@ async def test_a_process_that_stops_gives_back_what_it_had_borrowed(deployment: 
 def test_without_a_shared_store_each_process_lets_through_its_share(deployment: Deployment) -> None:
     servers = [deployment.serve(), deployment.serve(workers="1")]
     key = deployment.house(servers[0]).key(limits=[rate(20)]).key_string
-    wait_until(lambda: all(metric(server, "latchgate_replicas") == len(servers) for server in servers))
+    wait_until(lambda: all(server.metrics()["latchgate_replicas"] == len(servers) for server in servers))
     verifies = [deployment.verify(server) for server in servers]
     allowed = [sum(verify(key).decision == DECISION_ALLOW for _ in range(20)) for verify in verifies]
     assert allowed == [10, 10]

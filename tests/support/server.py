@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -113,6 +114,13 @@ class ServerProcess:
     def pid(self) -> int:
         """The process's id."""
         return self._process.pid
+
+    def metrics(self) -> Mapping[str, float]:
+        """What /metrics says: each sample's name with its labels, and its value."""
+        with urllib.request.urlopen(f"http://{self.metrics_address}/metrics", timeout=20) as answer:
+            lines = answer.read().decode().splitlines()
+        samples = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+        return {name: float(value) for name, _, value in samples}
 
     @property
     def worker_pids(self) -> list[int]:

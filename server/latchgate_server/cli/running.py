@@ -26,6 +26,9 @@ from latchgate_server.supervisor import READY, supervise
 from latchgate_server.transport.certificates import CertificateFiles
 from latchgate_server.transport.server import NoSuchTransport
 
+_TOLD = (SettingsProblem, SchemaProblem, StatementRefused, NoSuchTransport, EmbeddedProblem, LatchgateError, OSError)
+"""What keeps a process from starting, and says so in words for an operator."""
+
 
 def run_dev(data_dir: Path) -> None:
     """Serve with everything under one folder, until SIGINT or SIGTERM."""
@@ -133,10 +136,7 @@ def _told_in_one_line() -> Iterator[None]:
         raise typer.Exit(130) from None
     except CannotDecide as error:
         fail(told_at_start(error))
-    except (
-        *(SettingsProblem, SchemaProblem, StatementRefused, NoSuchTransport, EmbeddedProblem),
-        *(LatchgateError, OSError),
-    ) as error:
+    except _TOLD as error:
         fail(str(error))
 
 
