@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from latchgate_server.core.charging import HeldLimit, HeldQuota, Holder, Limits, Reset
+from latchgate_server.core.charging import HeldQuota, Holder, Limits, Reset
 from latchgate_server.core.errors import StoreUnavailable
 from latchgate_server.core.limit_stores import Portion, PortionWanted, Unspent
 from latchgate_server.core.model import DenialReason, Quota, QuotaPeriod
@@ -53,7 +53,7 @@ def quota_of(
     limit: int, name: str = "", reset: Reset | None = None, period: QuotaPeriod = QuotaPeriod.LIFETIME
 ) -> HeldQuota:
     quota = Quota(name or f"quota-{next(_names)}", limit, period)
-    return HeldQuota(HeldLimit(Holder.KEY, "lg_lineage", "acme", quota, reset or Reset(0, 0, 0.0)), quota)
+    return HeldQuota(Holder.KEY, "lg_lineage", "acme", quota, reset or Reset(0, 0, 0.0))
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def clock() -> StillClock:
 async def granted(pool: asyncpg.Pool, quota: HeldQuota) -> int:
     """What the ledger counts as spent or lent."""
     return int(
-        await pool.fetchval("SELECT coalesce(sum(granted), 0) FROM quota_grants WHERE bucket = $1", quota.held.bucket)
+        await pool.fetchval("SELECT coalesce(sum(granted), 0) FROM quota_grants WHERE bucket = $1", quota.bucket)
     )
 
 
@@ -119,7 +119,7 @@ async def test_the_sum_that_is_granted_never_exceeds_the_quota_and_what_is_lost_
             case "crash":
                 processes[which], crashed = Process(ledger, clock), True
             case _:
-                quota = quota_of(number, quota.held.limit.name)
+                quota = quota_of(number, quota.limit.name)
     for process in processes:
         await process.quotas.close()
     spent = await granted(pool, quota)
@@ -248,7 +248,7 @@ async def test_what_was_lent_in_a_lost_history_is_not_taken_back(
 ) -> None:
     quota = quota_of(10)
     [portion] = await ledger.lend([PortionWanted(quota, 4, 4, 4)])
-    elsewhere = Unspent(quota.held.bucket, portion.units, portion.period_start, "another timeline")
+    elsewhere = Unspent(quota.bucket, portion.units, portion.period_start, "another timeline")
     await ledger.take_back([elsewhere])
     assert await granted(pool, quota) == 4
     await ledger.take_back([elsewhere._replace(timeline=portion.timeline)])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latchgate_server.storage.array_literals import integers, moments, texts
+from latchgate_server.storage.array_literals import integers, joined, moments, texts
 
 # All that PostgreSQL can keep, and often what means something in a literal.
 _TEXTS = st.text(st.characters(exclude_characters="\0", codec="utf-8")) | st.text(st.sampled_from('",\\{}\n NUL'))
@@ -28,6 +28,12 @@ async def read(database: str, type_: str, literal: str) -> Any:
 @given(st.lists(_TEXTS))
 async def test_of_texts(module_database: str, values: list[str]) -> None:
     assert await read(module_database, "text", texts(values)) == values
+
+
+@_EXAMPLES
+@given(st.lists(_TEXTS, max_size=3), st.lists(_TEXTS, max_size=3))
+async def test_of_two_lists_joined(module_database: str, one: list[str], other: list[str]) -> None:
+    assert await read(module_database, "text", joined(texts(one), texts(other))) == one + other
 
 
 @_EXAMPLES

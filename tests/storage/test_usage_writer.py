@@ -8,13 +8,16 @@ from collections.abc import AsyncIterator, Sequence
 import asyncpg
 import pytest
 
-from latchgate_server.core.model import NOT_TOLD
+from latchgate_server.core.model import NOT_TOLD, DenialReason, Question
 from latchgate_server.core.usage import ALLOWED, HOUR, NewSource
 from latchgate_server.core.usage_batch import UsageBatch
+from latchgate_server.core.verification import Verification
 from latchgate_server.storage.pool import create_pool
 from latchgate_server.storage.usage_writer import PostgresUsageWriter
 from latchgate_server.system import SystemClock
+from latchgate_server.verify.tally import Tallies
 from tests.storage.prompt import Prompt
+from tests.support.tallies import record_of, taken
 
 PATIENCE = 30.0
 KEY_IDS = [f"{letter}{number}" for number in range(10) for letter in "aBcD"]
@@ -89,6 +92,35 @@ async def test_a_batch_that_is_told_twice_is_written_once_and_whole(pool: asyncp
     await writer.write(1, batch)
     await writer.write(1, batch)
     assert [now - then for now, then in zip(await written(pool), before, strict=True)] == [40, 40, 40, 40, 0]
+
+
+async def test_plain_keys_and_others_of_one_batch_go_into_the_same_tables(pool: asyncpg.Pool) -> None:
+    await pool.execute("DELETE FROM key_usage")
+    await pool.execute("DELETE FROM key_sources")
+    tallies, hour = Tallies(), int(SystemClock().now() // HOUR)
+    plain, nowhere, both = (record_of(key_id) for key_id in KEY_IDS[:3])
+    for record, reason, client_ip in (
+        (plain, None, "192.0.2.1"),
+        (plain, None, "192.0.2.1"),
+        (nowhere, None, ""),
+        (both, None, "192.0.2.1"),
+        (both, DenialReason.IP_NOT_AUTHORIZED, "192.0.2.2"),
+    ):
+        tallies.note(hour * HOUR, Verification(reason, record, "ada"), Question(client_ip=client_ip), record)
+    batch = taken(tallies)
+    assert sorted(batch.plain.key_ids) == sorted(KEY_IDS[:2])
+    await PostgresUsageWriter(pool, "mixed", PATIENCE).write(1, batch)
+    counts = await pool.fetch(
+        "SELECT key_id, outcome, count FROM key_usage JOIN keys ON number = key_number ORDER BY key_id, outcome"
+    )
+    denied = int(DenialReason.IP_NOT_AUTHORIZED)
+    expected = [(KEY_IDS[0], 0, 2), (KEY_IDS[1], 0, 1), (KEY_IDS[2], 0, 1), (KEY_IDS[2], denied, 1)]
+    assert list(map(tuple, counts)) == sorted(expected)
+    sources = await pool.fetch(
+        "SELECT key_id, client_ip, count FROM key_sources JOIN keys ON number = key_number ORDER BY key_id, client_ip"
+    )
+    found = [(KEY_IDS[0], "192.0.2.1", 2), (KEY_IDS[2], "192.0.2.1", 1), (KEY_IDS[2], "192.0.2.2", 1)]
+    assert list(map(tuple, sources)) == sorted(found)
 
 
 async def test_a_keys_first_addresses_are_no_news_however_many_and_its_later_ones_are(pool: asyncpg.Pool) -> None:

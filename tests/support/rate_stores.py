@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
 
-from latchgate_server.core.charging import HeldLimit, HeldRate, Holder, Reset, rate_of
+from latchgate_server.core.charging import HeldRate, Holder, Reset
 from latchgate_server.core.model import RateLimit
 from latchgate_server.storage.valkey_rates import ValkeyRates
 from latchgate_server.system import SystemClock
@@ -22,8 +22,7 @@ _names = count()
 def rate(tenant_id: str, limit: int, holder: Holder = Holder.KEY, reset: Reset | None = None) -> HeldRate:
     """A bucket of its own of that many an hour."""
     held = RateLimit("calls", limit, 3_600.0, 0)
-    bucket = HeldLimit(holder, f"holder-{next(_names)}", tenant_id, held, reset or Reset(0, 0, 0.0))
-    return HeldRate(bucket, rate_of(held))
+    return HeldRate(holder, f"holder-{next(_names)}", tenant_id, held, reset or Reset(0, 0, 0.0))
 
 
 @asynccontextmanager

@@ -20,10 +20,8 @@ TENANT = Tenant(tenant_id="acme", plan_id="gold")
 
 def test_a_key_has_the_plans_limits_and_its_tenants_and_they_belong_to_its_lineage() -> None:
     limits = hold_limits(KEY, TENANT, PLAN, {})
-    assert [(rate.held.holder, rate.held.holder_id, rate.held.limit.name) for rate in limits.rates] == [
-        (Holder.KEY, "first", "calls")
-    ]
-    assert [(quota.held.holder, quota.held.holder_id, quota.held.limit.name) for quota in limits.quotas] == [
+    assert [(rate.holder, rate.holder_id, rate.limit.name) for rate in limits.rates] == [(Holder.KEY, "first", "calls")]
+    assert [(quota.holder, quota.holder_id, quota.limit.name) for quota in limits.quotas] == [
         (Holder.KEY, "first", "daily"),
         (Holder.TENANT, "acme", "monthly"),
     ]
@@ -36,9 +34,9 @@ def test_a_limit_of_the_keys_own_goes_over_the_plans_of_the_same_name() -> None:
 
 
 def test_what_was_taken_before_a_reset_is_in_another_bucket() -> None:
-    before = hold_limits(KEY, TENANT, PLAN, {}).rates[0].held
-    after = hold_limits(KEY, TENANT, PLAN, {(Holder.KEY, "calls"): Reset(7, 0, 0.0)}).rates[0].held
-    other = hold_limits(KEY, TENANT, PLAN, {(Holder.TENANT, "calls"): Reset(7, 0, 0.0)}).rates[0].held
+    before = hold_limits(KEY, TENANT, PLAN, {}).rates[0]
+    after = hold_limits(KEY, TENANT, PLAN, {(Holder.KEY, "calls"): Reset(7, 0, 0.0)}).rates[0]
+    other = hold_limits(KEY, TENANT, PLAN, {(Holder.TENANT, "calls"): Reset(7, 0, 0.0)}).rates[0]
     assert before.bucket != after.bucket
     assert before.bucket == other.bucket
 

@@ -19,13 +19,13 @@ from latchgate_server.core.record import Record
 from latchgate_server.core.usage import HOUR, Written
 from latchgate_server.core.usage_batch import UsageBatch
 from latchgate_server.core.verification import Verification
-from latchgate_server.storage.usage_columns import Columns, of_counts, of_last_uses, of_sources, of_uses
+from latchgate_server.storage.usage_columns import Columns, UsageColumns
 from latchgate_server.verify import tally as tallying
 from latchgate_server.verify.noticing import LINES, PERIOD_SECONDS, Noticing
 from latchgate_server.verify.tally import Tallies
 from latchgate_server.verify.usage import UsageCollector
 from tests.support.still_clock import StillClock
-from tests.support.tallies import record_of, taken
+from tests.support.tallies import counts_of, last_uses_of, record_of, sources_of, taken
 
 
 @dataclass
@@ -43,19 +43,18 @@ class Ledger:
     async def write(self, sequence: int, batch: UsageBatch) -> Written:
         failure = self.failures.pop(0) if self.failures else ""
         await asyncio.sleep(0)
-        counts = [of_counts(counted) for counted in (batch.key_counts, batch.tenant_counts)]
-        rows = [*counts, of_last_uses(batch.last_uses), of_sources(batch.sources), of_uses(batch.uses)]
+        told = UsageColumns(batch)
+        rows = [told.key_counts(), told.last_uses(), told.sources(), told.uses(), told.tenant_counts()]
         assert self.seen.setdefault(sequence, rows) == rows, "a batch is repeated as it was"
         if failure == "before":
             raise StoreUnavailable("away")
-        counted, sources = batch.key_counts, batch.sources
         for of_rows in (
-            list(zip(counted.ids, counted.hours, counted.outcomes, strict=True)),
-            list(zip(sources.key_ids, sources.client_ips, strict=True)),
-            batch.last_uses.key_ids,
+            [row[:3] for row in counts_of(batch)],
+            [row[:2] for row in sources_of(batch)],
+            [row.key_id for row in last_uses_of(batch)],
         ):
             assert len(set(of_rows)) == len(of_rows), "no row may be written twice in one statement"
-        assert batch.keys == len(set(counted.ids))
+        assert batch.keys == len({key_id for key_id, _, _, _ in counts_of(batch)})
         if sequence > self.sequence:
             self.sequence = sequence
             self._apply(batch)
@@ -64,15 +63,13 @@ class Ledger:
         return Written()
 
     def _apply(self, batch: UsageBatch) -> None:
-        counted, sources, last = batch.key_counts, batch.sources, batch.last_uses
-        rows = zip(counted.ids, counted.hours, counted.outcomes, counted.counts, strict=True)
+        rows = counts_of(batch)
         self.counts.update({(key_id, hour, outcome): count for key_id, hour, outcome, count in rows})
-        by_address = zip(sources.key_ids, sources.client_ips, sources.counts, strict=True)
-        self.sources.update({(key_id, address): count for key_id, address, count in by_address})
-        assert sum(batch.tenant_counts.counts) == sum(counted.counts)
-        for key_id, first_time, last_time in zip(last.key_ids, last.first_times, last.last_times, strict=True):
-            assert first_time <= last_time
-            self.last[key_id] = last_time
+        self.sources.update({(key_id, address): count for key_id, address, count in sources_of(batch)})
+        assert sum(batch.tenant_counts.counts) == sum(count for _, _, _, count in rows)
+        for last in last_uses_of(batch):
+            assert last.first_time <= last.last_time
+            self.last[last.key_id] = last.last_time
 
     async def trim(self, sources_of: Sequence[str], uses_of: Sequence[str]) -> None:
         pass
@@ -196,20 +193,18 @@ def test_memory_is_bounded_and_counters_are_given_up_last() -> None:
         tallies.use(slot, number, 0, "ann", Question(client_ip=f"10.{number % 250}.{number // 250}.1", request=info))
     assert tallies._characters <= tallying.DESCRIPTIONS + 5_000
     assert tallies._uses <= tallying.USES
-    assert sum(taken(tallies).key_counts.counts) == 20_000
+    assert sum(count for _, _, _, count in counts_of(taken(tallies))) == 20_000
     assert (tallies._uses, tallies._characters, tallies._sources, tallies._counters) == (0, 0, 0, 0)
 
 
 def test_a_use_that_there_was_no_room_to_count_is_told_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tallying, "COUNTERS", 1)
+    monkeypatch.setattr(tallying, "COUNTERS", 0)
     tallies = Tallies()
-    for record in RECORDS[:2]:
-        proven = Verification(None, record, "ann")
-        tallies.note(7 * HOUR, proven, Question(), record)
+    for hour in (7, 8):
+        tallies.note(hour * HOUR, Verification(None, RECORDS[0], "ann"), Question(), RECORDS[0])
     batch = taken(tallies)
-    assert batch.key_counts.ids == ["key_0"]
-    assert dict(zip(batch.last_uses.key_ids, batch.last_uses.busy_hours, strict=True)) == {"key_0": 7, "key_1": 7}
-    assert batch.last_uses.busy_uses == [1, 1]
+    assert counts_of(batch) == [("key_0", 7, 0, 1)]
+    assert last_uses_of(batch) == [("key_0", 7 * HOUR, 8 * HOUR, (8, 1, 1))]
 
 
 def test_failed_authentications_are_told_by_kind_once_in_a_while_and_by_no_more_lines_than_a_person_reads() -> None:

@@ -63,19 +63,27 @@ class HeldLimit:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldRate:
+class HeldRate(HeldLimit):
     """A rate limit in its holder's hands."""
 
-    held: HeldLimit
-    rate: Rate
+    rate: Rate = field(init=False)
+
+    def __post_init__(self) -> None:
+        HeldLimit.__post_init__(self)
+        assert isinstance(self.limit, RateLimit), "else it has no rate"
+        object.__setattr__(self, "rate", rate_of(self.limit))
 
 
 @dataclass(frozen=True, slots=True)
-class HeldQuota:
+class HeldQuota(HeldLimit):
     """A quota in its holder's hands."""
 
-    held: HeldLimit
-    quota: Quota
+    quota: Quota = field(init=False)
+
+    def __post_init__(self) -> None:
+        HeldLimit.__post_init__(self)
+        assert isinstance(self.limit, Quota), "else it is none"
+        object.__setattr__(self, "quota", self.limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,13 +173,12 @@ def hold_limits(key: Key, tenant: Tenant, plan: Plan | None, resets: Mapping[tup
         (Holder.TENANT, tenant_id, limits_of_tenant(tenant, plan), _beginning(tenant)),
     ):
         for name, limit in limits.items():
-            held = HeldLimit(holder, holder_id, tenant_id, limit, resets.get((holder, name), beginning))
+            reset = resets.get((holder, name), beginning)
             if isinstance(limit, RateLimit):
-                rates.append(HeldRate(held, rate_of(limit)))
+                rates.append(HeldRate(holder, holder_id, tenant_id, limit, reset))
             else:
-                quotas.append(HeldQuota(held, limit))
-    holding = [*(rate.held for rate in rates), *(quota.held for quota in quotas)]
-    shape = "|".join(f"{held.holder.name} {held.limit!r}" for held in holding)
+                quotas.append(HeldQuota(holder, holder_id, tenant_id, limit, reset))
+    shape = "|".join(f"{held.holder.name} {held.limit!r}" for held in (*rates, *quotas))
     return Limits(tuple(rates), tuple(quotas), sys.intern(shape))
 
 
@@ -184,13 +191,13 @@ def _by_name(of_plan: Iterable[Limit], own: Iterable[Limit]) -> dict[str, Limit]
     return {limit.name: limit for limits in (of_plan, own) for limit in limits}
 
 
-def backlog_since_reset(held: HeldLimit, rate: Rate, now: float) -> float:
+def backlog_since_reset(held: HeldRate, now: float) -> float:
     """What a bucket that nobody has taken from since its limit was reset has to drain yet, in seconds.
 
     now: Unix seconds.
     """
     spent, time = held.reset.spent, held.reset.time
-    return max(0.0, spent * rate.interval - (now - time)) if spent else 0.0
+    return max(0.0, spent * held.rate.interval - (now - time)) if spent else 0.0
 
 
 def seconds_to_end(period: QuotaPeriod, now: float) -> float | None:

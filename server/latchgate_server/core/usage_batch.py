@@ -32,6 +32,59 @@ class Counts:
         self.counts.append(count)
 
 
+class PlainKeys:
+    """Keys of which one row in each table tells all: so they are in none of the other lists, but for single uses.
+
+    Each was used from one address or from none that is known, within one hour and with one outcome.
+    """
+
+    __slots__ = (
+        "client_ips",
+        "counts",
+        "first_times",
+        "hours",
+        "key_ids",
+        "last_times",
+        "outcomes",
+        "user_agents",
+        "users",
+    )
+
+    def __init__(self) -> None:
+        self.key_ids: list[str] = []
+        self.hours: list[int] = []
+        self.outcomes: list[int] = []
+        self.counts: list[int] = []
+        self.first_times: list[float] = []
+        self.last_times: list[float] = []
+        self.client_ips: list[str] = []
+        self.users: list[str] = []
+        self.user_agents: list[str] = []
+
+    def add(  # noqa: PLR0913, PLR0917 - by position, as most of what is written comes this way
+        self,
+        key_id: str,
+        hour: int,
+        outcome: int,
+        count: int,
+        first_time: float,
+        last_time: float,
+        client_ip: str,
+        user: str,
+        user_agent: str,
+    ) -> None:
+        """Add a key. client_ip, user, user_agent: of its latest use."""
+        self.key_ids.append(key_id)
+        self.hours.append(hour)
+        self.outcomes.append(outcome)
+        self.counts.append(count)
+        self.first_times.append(first_time)
+        self.last_times.append(last_time)
+        self.client_ips.append(client_ip)
+        self.users.append(user)
+        self.user_agents.append(user_agent)
+
+
 class LastUses:
     """The latest use of each key that was used, the time of its first one in this batch, and how busy it was.
 
@@ -134,14 +187,16 @@ class UsageBatch:
     """What is written in one transaction.
 
     keys: how many keys it tells of.
-    key_counts, tenant_counts: all decisions, for the keys and once more for their tenants.
-    last_uses, sources, uses: of those that were uses. No key is in `last_uses` twice, no address twice of a key.
+    plain: most of them. key_counts, last_uses, sources: decisions about the others, and those of them that were uses.
+    No key is in `last_uses` twice, no address twice of a key.
+    uses, tenant_counts: of all keys.
     """
 
-    __slots__ = ("_tenants", "key_counts", "keys", "last_uses", "sources", "uses")
+    __slots__ = ("_tenants", "key_counts", "keys", "last_uses", "plain", "sources", "uses")
 
     def __init__(self) -> None:
         self.keys = 0
+        self.plain = PlainKeys()
         self.key_counts = Counts()
         self.last_uses = LastUses()
         self.sources = Sources()
@@ -149,8 +204,12 @@ class UsageBatch:
         self._tenants: dict[_Counter, int] = {}
 
     def count(self, key_id: str, tenant_id: str, hour: int, outcome: int, count: int) -> None:
-        """Count decisions about a key of a tenant."""
+        """Count decisions about a key of a tenant that is not plain."""
         self.key_counts.add(key_id, hour, outcome, count)
+        self.count_for_tenant(tenant_id, hour, outcome, count)
+
+    def count_for_tenant(self, tenant_id: str, hour: int, outcome: int, count: int) -> None:
+        """Count decisions about a key for its tenant alone."""
         counter = tenant_id, hour, outcome
         self._tenants[counter] = self._tenants.get(counter, 0) + count
 

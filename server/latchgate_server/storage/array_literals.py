@@ -10,15 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+NONE: Final = "{}"
+"""The literal of an array without elements."""
+
 _BETWEEN: Final = '","'
 
 
 def texts(values: Sequence[str]) -> str:
     """Of texts, whatever they hold but NUL, which PostgreSQL knows not."""
-    joined = _BETWEEN.join(values)
-    if "\\" in joined or joined.count('"') > 2 * (len(values) - 1):
-        joined = _BETWEEN.join(value.replace("\\", "\\\\").replace('"', '\\"') for value in values)
-    return f'{{"{joined}"}}' if values else "{}"
+    text = _BETWEEN.join(values)
+    if "\\" in text or text.count('"') > 2 * (len(values) - 1):
+        text = _BETWEEN.join(value.replace("\\", "\\\\").replace('"', '\\"') for value in values)
+    return f'{{"{text}"}}' if values else NONE
 
 
 def integers(values: list[int]) -> str:
@@ -29,3 +32,10 @@ def integers(values: list[int]) -> str:
 def moments(values: list[float]) -> str:
     """Of points in time, in Unix seconds: whole microseconds, as PostgreSQL keeps them."""
     return integers([int(seconds * 1e6 + 0.5) for seconds in values])
+
+
+def joined(one: str, other: str) -> str:
+    """The literal of the elements of both, in order."""
+    if NONE in {one, other}:
+        return one if other == NONE else other
+    return f"{one[:-1]},{other[1:]}"

@@ -607,7 +607,7 @@ WITH told AS MATERIALIZED (
 SELECT key_id, slept_since FROM told WHERE slept_since < first - make_interval(secs => $10)
 
 -- name: add_key_sources
--- Counts uses by address. Returns the addresses that are new, but for the first ones of a key.
+-- Counts uses by address, but for those without one. Returns the addresses that are new, but for the first ones of a key.
 WITH told AS MATERIALIZED (
     SELECT k.key_id, k.number, n.client_ip, to_timestamp(n.first / 1e6) AS first, to_timestamp(n.last / 1e6) AS last, n.count,
            EXISTS (SELECT FROM key_sources AS s WHERE s.key_number = k.number) AS has_sources,
@@ -615,6 +615,7 @@ WITH told AS MATERIALIZED (
     FROM unnest($1::text::text[], $2::text::text[], $3::text::float8[], $4::text::float8[], $5::text::bigint[])
         AS n (key_id, client_ip, first, last, count)
     JOIN keys AS k ON k.key_id = n.key_id
+    WHERE n.client_ip <> ''
 ), added AS (
     INSERT INTO key_sources AS s (key_number, client_ip, first_time, last_time, count)
     SELECT number, client_ip, first, last, count FROM told ORDER BY number, client_ip

@@ -22,11 +22,11 @@ class PostgresQuotaLedger:
         with told_plainly():
             rows = await self._pool.fetch(
                 SQL["lend_quotas"],
-                [quota.held.bucket for quota in quotas],
+                [quota.bucket for quota in quotas],
                 [quota.quota.period.name for quota in quotas],
                 [quota.quota.limit for quota in quotas],
-                [quota.held.reset.spent for quota in quotas],
-                [quota.held.reset.time for quota in quotas],
+                [quota.reset.spent for quota in quotas],
+                [quota.reset.time for quota in quotas],
                 [wish.least for wish in wanted],
                 [wish.due for wish in wanted],
                 [wish.want for wish in wanted],

@@ -15,7 +15,7 @@ from latchgate_server.core.usage_batch import UsageBatch
 from latchgate_server.storage.failures import told_plainly
 from latchgate_server.storage.pool import Connection
 from latchgate_server.storage.queries import SQL
-from latchgate_server.storage.usage_columns import Columns, of_counts, of_last_uses, of_sources, of_uses
+from latchgate_server.storage.usage_columns import Columns, UsageColumns
 
 
 class PostgresUsageWriter:
@@ -41,12 +41,13 @@ class PostgresUsageWriter:
         async with self._transaction() as connection:
             if await connection.fetchrow(SQL["begin_usage_batch"], self._writer_id, sequence) is None:
                 return Written()
-            await _add(connection, "add_key_usage", of_counts(batch.key_counts))
-            slept = await _add(connection, "renew_last_uses", of_last_uses(batch.last_uses), DORMANT_SECONDS)
-            came = await _add(connection, "add_key_sources", of_sources(batch.sources))
-            await _add(connection, "add_key_uses", of_uses(batch.uses))
+            columns = UsageColumns(batch)
+            await _add(connection, "add_key_usage", columns.key_counts())
+            slept = await _add(connection, "renew_last_uses", columns.last_uses(), DORMANT_SECONDS)
+            came = await _add(connection, "add_key_sources", columns.sources())
+            await _add(connection, "add_key_uses", columns.uses())
             # Last of all: many keys share the rows of their tenant, and others wait for them until the commit.
-            await _add(connection, "add_tenant_usage", of_counts(batch.tenant_counts))
+            await _add(connection, "add_tenant_usage", columns.tenant_counts())
             return Written(
                 [NewSource(row["key_id"], row["client_ip"]) for row in came],
                 [Awakening(row["key_id"], row["slept_since"]) for row in slept],

@@ -72,12 +72,11 @@ class ValkeyRates:
 
     async def charge(self, rates: Sequence[HeldRate], need: int, take: int) -> Charged:
         now = self._clock.now()
-        keys = [f"latchgate:{{{each.held.tenant_id}}}:{each.held.bucket}" for each in rates]
+        keys = [f"latchgate:{{{each.tenant_id}}}:{each.bucket}" for each in rates]
         arguments: list[float] = [need, take]
         for each in rates:
-            held, rate = each.held, each.rate
-            arguments += [rate.interval * 1e6, rate.burst, backlog_since_reset(held, rate, now) * 1e6]
-        admitted, backlogs = await self._run(_slot(rates[0].held.tenant_id), keys, arguments)
+            arguments += [each.rate.interval * 1e6, each.rate.burst, backlog_since_reset(each, now) * 1e6]
+        admitted, backlogs = await self._run(_slot(rates[0].tenant_id), keys, arguments)
         return Charged(bool(admitted), [float(backlog) / 1e6 for backlog in backlogs])
 
     async def examine(self) -> LimitStoreFacts:

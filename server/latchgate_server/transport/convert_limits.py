@@ -27,7 +27,7 @@ _NANOS_PARTS: Final = [Duration(nanos=number * 1_000_000).SerializeToString() fo
 
 _SHAPES: Final = 4_096
 _fixed_parts: Final[dict[str, list[bytes]]] = {}
-"""By the shape of a key's limits: of each, what no decision changes."""
+"""By the shape of a key's limits: of each, what no decision changes, up to the value of `remaining`."""
 
 
 def charge_part(charge: Charge, shape: str) -> bytes:
@@ -36,17 +36,19 @@ def charge_part(charge: Charge, shape: str) -> bytes:
     if fixed is None:
         if len(_fixed_parts) >= _SHAPES:
             _fixed_parts.clear()
-        fixed = _fixed_parts[shape] = [_fixed(status.held).SerializeToString() for status in charge.statuses]
+        fixed = _fixed_parts[shape] = [
+            _fixed(status.held).SerializeToString() + _REMAINING_TAG for status in charge.statuses
+        ]
     assert len(fixed) == len(charge.statuses), "limits of one shape are as many"
-    part = b""
-    for place, stands in enumerate(charge.statuses):
-        status = fixed[place] + _REMAINING_TAG + varint(stands.remaining)
-        if stands.reset_after is not None:
-            status += _RESET_TAG + _duration_part(stands.reset_after)
-        part += _LIMITS_TAG + varint(len(status)) + status
+    parts: list[bytes] = []
+    for place, status in enumerate(charge.statuses):
+        remaining = varint(status.remaining)
+        reset_after = b"" if status.reset_after is None else _RESET_TAG + _duration_part(status.reset_after)
+        length = len(fixed[place]) + len(remaining) + len(reset_after)
+        parts += [_LIMITS_TAG, varint(length), fixed[place], remaining, reset_after]
     if charge.retry_after is not None:
-        part += _RETRY_TAG + _duration_part(charge.retry_after)
-    return part
+        parts += [_RETRY_TAG, _duration_part(charge.retry_after)]
+    return b"".join(parts)
 
 
 def _duration_part(seconds: float) -> bytes:

@@ -14,7 +14,7 @@ from latchgate_server.core.ports import Clock
 from latchgate_server.core.rate import admits, remaining, retry_after
 from latchgate_server.spans import SpanName
 from latchgate_server.verify.quotas import Borrowed, Quotas
-from latchgate_server.verify.rates import LocalRates, Wait
+from latchgate_server.verify.rates import LocalRates
 from latchgate_server.verify.shared_rates import SharedRates
 
 _ATTEMPTS: Final = 20
@@ -52,7 +52,7 @@ class LimitCharger:
                 return None
             self._shared.check_loss(limits)
         now = self._clock.monotonic()
-        held = self._quotas.known(limits.quotas, cost or 1, now) if limits.quotas else ()
+        held = self._quotas.known(limits.quotas, cost or 1, now)
         return None if held is None else self._charge_here(limits, held, cost, now)
 
     async def charge(self, limits: Limits, cost: int) -> Charge:
@@ -73,21 +73,20 @@ class LimitCharger:
                 return await self._charge_shared(self._shared, limits, held, cost)
         return self._charge_here(limits, held, cost, now)
 
-    def _charge_here(self, limits: Limits, held: Sequence[Borrowed], cost: int, now: float) -> Charge:
+    def _charge_here(self, limits: Limits, held: list[Borrowed], cost: int, now: float) -> Charge:
         need, share = cost or 1, self._processes()
-        quota_waits = _quota_waits(held, need, now) if held else ()
-        take = 0 if quota_waits else cost
-        backlogs, rate_waits = self._rates.charge(limits.rates, need, take, share, now)
-        if rate_waits or quota_waits:
-            return _denial(_statuses(limits, backlogs, held, now), rate_waits, quota_waits)
-        if held and cost:
+        backlogs = self._rates.backlogs(limits.rates, now)
+        if not (_all_admit(limits.rates, backlogs, need, share) and _all_have(held, need)):
+            return _denial(limits, backlogs, held, need, share, now)
+        if cost:
+            self._rates.take(limits.rates, backlogs, cost, share, now)
             self._quotas.take(held, cost, now)
         return Charge(None, _statuses(limits, backlogs, held, now))
 
-    async def _charge_shared(self, shared: SharedRates, limits: Limits, held: Sequence[Borrowed], cost: int) -> Charge:
+    async def _charge_shared(self, shared: SharedRates, limits: Limits, held: list[Borrowed], cost: int) -> Charge:
         need, now = cost or 1, self._clock.monotonic()
-        quota_waits = _quota_waits(held, need, now)
-        take = 0 if quota_waits else cost
+        quotas_have = _all_have(held, need)
+        take = cost if quotas_have else 0
         # Taken before the store is asked, and put back if it refuses: meanwhile nobody else can have it.
         self._quotas.take(held, take, now)
         charged: Charged | None = None
@@ -98,41 +97,51 @@ class LimitCharger:
                 self._quotas.put_back(held, take)
         if charged is None:
             return await self.charge(limits, cost)  # which leaves the store alone, now that it is lost
-        statuses = _statuses(limits, charged.backlogs, held, now)
-        rate_waits = [] if charged.admitted else _rate_waits(limits.rates, charged.backlogs, need)
-        return _denial(statuses, rate_waits, quota_waits) if rate_waits or quota_waits else Charge(None, statuses)
+        if charged.admitted and quotas_have:
+            return Charge(None, _statuses(limits, charged.backlogs, held, now))
+        return _denial(limits, charged.backlogs, held, need, 1, now)
 
 
-def _statuses(
-    limits: Limits, backlogs: Sequence[float], held: Sequence[Borrowed], now: float
-) -> tuple[LimitStatus, ...]:
+def _all_admit(rates: tuple[HeldRate, ...], backlogs: Sequence[float], need: int, share: int) -> bool:
+    # By place, here and below: a strict `zip` is slow once it is compiled.
+    for place, limit in enumerate(rates):  # noqa: SIM110 - a generator costs more than the rest
+        if not admits(backlogs[place], limit.rate, need, share):
+            return False
+    return True
+
+
+def _all_have(held: list[Borrowed], need: int) -> bool:
+    for borrowed in held:  # noqa: SIM110
+        if borrowed.left < need:
+            return False
+    return True
+
+
+def _statuses(limits: Limits, backlogs: Sequence[float], held: list[Borrowed], now: float) -> tuple[LimitStatus, ...]:
     """backlogs, held: afterwards. What other processes have borrowed of a quota counts as spent."""
     assert len(backlogs) == len(limits.rates), "one of each"
     statuses = []
-    # By place: a strict `zip` is slow once it is compiled.
     for place, limit in enumerate(limits.rates):
         backlog = backlogs[place]
-        statuses.append(LimitStatus(limit.held, remaining(backlog, limit.rate), backlog))
+        statuses.append(LimitStatus(limit, remaining(backlog, limit.rate), backlog))
     for borrowed in held:
         left = borrowed.left + borrowed.elsewhere
-        statuses.append(LimitStatus(borrowed.quota.held, left, borrowed.seconds_left(now)))
+        statuses.append(LimitStatus(borrowed.quota, left, borrowed.seconds_left(now)))
     return tuple(statuses)
 
 
-def _rate_waits(rates: tuple[HeldRate, ...], backlogs: Sequence[float], need: int) -> Sequence[Wait]:
-    return [
-        retry_after(backlog, each.rate, need)
-        for each, backlog in zip(rates, backlogs, strict=True)
-        if not admits(backlog, each.rate, need)
+def _denial(  # noqa: PLR0917 - all that was asked
+    limits: Limits, backlogs: Sequence[float], held: list[Borrowed], need: int, share: int, now: float
+) -> Charge:
+    """Where at least one refused, and nothing was taken of any."""
+    rate_waits = [
+        retry_after(backlog, limit.rate, need, share)
+        for limit, backlog in zip(limits.rates, backlogs, strict=True)
+        if not admits(backlog, limit.rate, need, share)
     ]
-
-
-def _quota_waits(held: Sequence[Borrowed], need: int, now: float) -> Sequence[Wait]:
-    return [borrowed.seconds_left(now) for borrowed in held if borrowed.left < need]
-
-
-def _denial(statuses: tuple[LimitStatus, ...], rate_waits: Sequence[Wait], quota_waits: Sequence[Wait]) -> Charge:
-    """waits: of the limits that refused; None: waiting does not help."""
-    reason = DenialReason.RATE_LIMITED if rate_waits else DenialReason.QUOTA_EXCEEDED
+    quota_waits = [borrowed.seconds_left(now) for borrowed in held if borrowed.left < need]
+    # A store that refuses may know of less than the backlogs that it told: then it is tried again at once.
+    reason = DenialReason.QUOTA_EXCEEDED if quota_waits and not rate_waits else DenialReason.RATE_LIMITED
     waits = [*rate_waits, *quota_waits]
-    return Charge(reason, statuses, None if None in waits else max(wait for wait in waits if wait is not None))
+    wait = None if None in waits else max((wait for wait in waits if wait is not None), default=0.0)
+    return Charge(reason, _statuses(limits, backlogs, held, now), wait)

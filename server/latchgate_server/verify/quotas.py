@@ -124,7 +124,7 @@ class Quotas:
 
     def _current(self, quota: HeldQuota, now: float) -> Borrowed | None:
         """What is held of exactly this quota, in this period."""
-        borrowed = self._borrowed.get(quota.held.bucket)
+        borrowed = self._borrowed.get(quota.bucket)
         if borrowed is None or now >= borrowed.ends_at:
             return None
         return borrowed if borrowed.quota is quota or borrowed.quota.quota == quota.quota else None
@@ -142,7 +142,7 @@ class Quotas:
         """Undo a `take` whose decision came out as a denial."""
         for borrowed in taken_from:
             # What was given back meanwhile, or is of an ended period, is gone; then the cost is wasted.
-            if self._borrowed.get(borrowed.quota.held.bucket) is borrowed:
+            if self._borrowed.get(borrowed.quota.bucket) is borrowed:
                 borrowed.left += cost
 
     # Borrowing ------------------------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ class Quotas:
         await asyncio.gather(*(asyncio.shield(wish) for wish in wishes))
 
     def _wish(self, quota: HeldQuota, cost: int) -> asyncio.Future[None]:
-        bucket = quota.held.bucket
+        bucket = quota.bucket
         wish = self._wishes.get(bucket)
         if wish is None:
             if len(self._wishes) >= _WAITING:
@@ -203,14 +203,14 @@ class Quotas:
                         wish.granted.set_result(None)
             finally:
                 for wish in batch:
-                    borrowed = self._borrowed.get(wish.quota.held.bucket)
+                    borrowed = self._borrowed.get(wish.quota.bucket)
                     if borrowed is not None:
                         borrowed.is_asked = False
 
     async def _ask_for(self, batch: Sequence[_Wish]) -> None:
         now = self._clock.monotonic()
         # Of a limit that was changed nothing is kept: the new one may be lower than what this process still has.
-        await self._hand_back([wish.quota.held.bucket for wish in batch if self._current(wish.quota, now) is None])
+        await self._hand_back([wish.quota.bucket for wish in batch if self._current(wish.quota, now) is None])
         wanted = [self._wanted(wish, now) for wish in batch]
         began = self._clock.monotonic()
         portions = await self._ledger.lend(wanted)
@@ -231,9 +231,9 @@ class Quotas:
 
         began: a moment before the ledger was asked, so that the period ends here no later than it does there.
         """
-        borrowed = self._borrowed.get(quota.held.bucket)
+        borrowed = self._borrowed.get(quota.bucket)
         if borrowed is None or borrowed.period_start != portion.period_start:
-            borrowed = self._borrowed[quota.held.bucket] = Borrowed(quota, used_at=began, size=_first_size(quota))
+            borrowed = self._borrowed[quota.bucket] = Borrowed(quota, used_at=began, size=_first_size(quota))
         borrowed.left += portion.units
         borrowed.lent = borrowed.left
         borrowed.elsewhere = portion.left
@@ -270,7 +270,7 @@ class Quotas:
         # First out of hand and then back in the ledger: never in both.
         let_go = [self._borrowed.pop(bucket) for bucket in buckets if bucket in self._borrowed]
         unspent = [
-            Unspent(borrowed.quota.held.bucket, borrowed.left, borrowed.period_start, borrowed.timeline)
+            Unspent(borrowed.quota.bucket, borrowed.left, borrowed.period_start, borrowed.timeline)
             for borrowed in let_go
             if borrowed.left
         ]

@@ -9,12 +9,8 @@ from typing import Final
 
 from latchgate_server.core.charging import HeldRate, backlog_since_reset
 from latchgate_server.core.ports import Clock
-from latchgate_server.core.rate import admits, retry_after
 
 _SWEEP_FROM: Final = 10_000
-
-Wait = float | None
-"""Of a bucket that does not have a cost left: the seconds until it will; None: it never will."""
 
 
 class LocalRates:
@@ -29,35 +25,35 @@ class LocalRates:
     def __len__(self) -> int:
         return len(self._full_at)
 
-    def charge(
-        self, rates: tuple[HeldRate, ...], need: int, take: int, share: int, now: float
-    ) -> tuple[list[float], list[Wait]]:
-        """Take `take` units of every bucket if each has `need` left, else of none.
+    def backlogs(self, rates: tuple[HeldRate, ...], now: float) -> list[float]:
+        """What each bucket has to drain yet, in seconds; at most the capacity of a limit that was since lowered.
 
-        share: see core/rate.py. now: on the monotonic clock. Gives the backlog of each bucket afterwards, in seconds,
-        at most the capacity of a limit that was since lowered; and the waits of those that refused.
+        now: on the monotonic clock.
         """
-        backlogs: list[float] = []
-        waits: list[Wait] = []
-        for each in rates:
-            held, rate = each.held, each.rate
-            full_at = self._full_at.get(held.bucket)
-            if full_at is None:
-                backlog = backlog_since_reset(held, rate, self._clock.now()) if held.reset.spent else 0.0
-            else:
-                backlog = full_at - now
-            backlog = 0.0 if backlog <= 0.0 else min(backlog, rate.capacity)
-            backlogs.append(backlog)
-            if not admits(backlog, rate, need, share):
-                waits.append(retry_after(backlog, rate, need, share))
-        if take and not waits:
-            for place, each in enumerate(rates):
-                backlog = backlogs[place] + take * each.rate.interval * share
-                backlogs[place] = backlog
-                self._full_at[each.held.bucket] = now + backlog
-            if len(self._full_at) > self._sweep_at:
-                self._sweep(now)
-        return backlogs, waits
+        return [self._backlog(held, now) for held in rates]
+
+    def _backlog(self, held: HeldRate, now: float) -> float:
+        full_at = self._full_at.get(held.bucket)
+        if full_at is not None:
+            backlog = full_at - now
+        elif held.reset.spent:
+            backlog = backlog_since_reset(held, self._clock.now())
+        else:
+            return 0.0
+        return 0.0 if backlog <= 0.0 else min(backlog, held.rate.capacity)
+
+    def take(self, rates: tuple[HeldRate, ...], backlogs: list[float], cost: int, share: int, now: float) -> None:
+        """Take the cost of each bucket, which all admit it.
+
+        backlogs: what `backlogs` gave in this same step; afterwards, what the buckets have to drain with the cost.
+        share: see core/rate.py. now: on the monotonic clock.
+        """
+        for place, held in enumerate(rates):
+            backlog = backlogs[place] + cost * held.rate.interval * share
+            backlogs[place] = backlog
+            self._full_at[held.bucket] = now + backlog
+        if len(self._full_at) > self._sweep_at:
+            self._sweep(now)
 
     def _sweep(self, now: float) -> None:
         """Forget full buckets; so seldom that each taking pays for a constant number of them."""

@@ -57,7 +57,7 @@ class SharedRates:
         return charged
 
     def _node_of(self, limits: Limits) -> str:
-        return self._store.node_of(limits.rates[0].held.tenant_id)
+        return self._store.node_of(limits.rates[0].tenant_id)
 
     def _leave_to_this_call(self, node: str) -> None:
         """Let one call at a time find out whether a lost node is back; others do not wait for it."""

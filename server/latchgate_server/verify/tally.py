@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from latchgate_server import observability
 from latchgate_server.core import bounds
@@ -37,24 +37,24 @@ _Counter = tuple[int, int]
 """Number of the hour since 1970, outcome."""
 
 
-class Source:
+class _Source(NamedTuple):
     """The uses from one address. Times in Unix seconds."""
 
-    __slots__ = ("count", "first_time", "last_time")
-
-    def __init__(self, first_time: float, last_time: float, count: int) -> None:
-        self.first_time = first_time
-        self.last_time = last_time
-        self.count = count
+    first_time: float
+    last_time: float
+    uses: int
 
 
 class Slot:
     """What was collected about one key, as it came; see UsageBatch for the same, fit to be written.
 
-    Most keys have one outcome in an hour and one address, so these are kept without a dictionary around them.
+    Most keys have one outcome in an hour and one address: of what is the same as the time before, only the number
+    grows. What was different before goes into dictionaries, and comes back from there.
 
-    hour, outcome, count: of the latest decisions, and how many there were in a row; counts: of those before.
-    client_ip, source: the address that was used last; sources: all of them, where there are several.
+    hour, outcome, count: of the latest decisions; counts: of the others.
+    first_time: of the first use, 0.0 where there is none. last: the latest one.
+    client_ip, since, uses_there: the address of the latest use, when it was used first, and how often; sources: the
+    others. No address is in both.
     loose: characters of the latest use's description, where that use is not among the single ones.
     """
 
@@ -68,10 +68,11 @@ class Slot:
         "last",
         "loose",
         "outcome",
-        "source",
+        "since",
         "sources",
         "tenant_id",
         "uses",
+        "uses_there",
     )
 
     def __init__(self, identity: Identity) -> None:
@@ -84,18 +85,33 @@ class Slot:
         self.first_time = 0.0
         self.last = _NEVER
         self.client_ip = ""
-        self.source: Source | None = None
-        self.sources: dict[str, Source] | None = None
+        self.since = 0.0
+        self.uses_there = 0
+        self.sources: dict[str, _Source] | None = None
         self.uses: list[_UseEvent] | None = None
         self.loose = 0
 
     def all_counts(self) -> dict[_Counter, int]:
         """Decisions by hour and outcome."""
-        counts = dict(self.counts or {})
-        if self.count:
-            at = self.hour, self.outcome
-            counts[at] = counts.get(at, 0) + self.count
-        return counts
+        latest = {(self.hour, self.outcome): self.count} if self.count else {}
+        return {**(self.counts or {}), **latest}
+
+    def all_sources(self) -> dict[str, _Source]:
+        """Uses by address, in its one form; what is no address is nowhere that a key was used from."""
+        told = dict(self.sources or {})
+        if self.client_ip:
+            told[self.client_ip] = self.latest_source()
+        known: dict[str, _Source] = {}
+        for text, source in told.items():
+            address = _canonical(text)
+            if address is not None:
+                same = known.get(address)
+                known[address] = source if same is None else _together(source, same)
+        return known
+
+    def latest_source(self) -> _Source:
+        """The uses from the address of the latest one."""
+        return _Source(self.since, self.last[0], self.uses_there)
 
 
 class Tallies:
@@ -141,28 +157,34 @@ class Tallies:
 
     def count(self, slot: Slot, hour: int, outcome: int, count: int) -> None:
         """Count decisions, one or more. hour: since 1970."""
-        if hour != slot.hour or outcome != slot.outcome:
-            counts = slot.counts
-            if counts is None or (hour, outcome) not in counts:
-                if self._counters >= COUNTERS:
-                    observability.USAGE_DROPPED.labels("counter").inc(count)
-                    return
-                self._counters += 1
-            if slot.count:
-                slot.counts = slot.all_counts()
-            slot.hour, slot.outcome, slot.count = hour, outcome, 0
+        if (hour != slot.hour or outcome != slot.outcome) and not self._turn_to(slot, hour, outcome):
+            observability.USAGE_DROPPED.labels("counter").inc(count)
+            return
         slot.count += count
+
+    def _turn_to(self, slot: Slot, hour: int, outcome: int) -> bool:
+        """Count others than the latest decisions. False where there is no room to keep those apart."""
+        counts = slot.counts
+        known = 0 if counts is None else counts.pop((hour, outcome), 0)
+        if known:
+            self._counters -= 1
+        if slot.count:
+            if self._counters >= COUNTERS:
+                return False
+            self._counters += 1
+            if counts is None:
+                counts = slot.counts = {}
+            counts[slot.hour, slot.outcome] = slot.count
+        slot.hour, slot.outcome, slot.count = hour, outcome, known
+        return True
 
     def use(self, slot: Slot, now: float, outcome: int, user: str, question: Question) -> None:
         """Note a use. now: Unix seconds."""
         client_ip, request = question.client_ip, question.request
         if request is not None:
             request = self._with_room(request)
+        self._note_source(slot, client_ip, now, 1)
         last = slot.last = (now, outcome, client_ip, user, request)
-        if not slot.first_time:
-            slot.first_time = now
-        if client_ip:
-            self._note_source(slot, client_ip, now, 1)
         uses = slot.uses
         if self._uses >= USES:
             self._dropped_uses += 1
@@ -180,11 +202,8 @@ class Tallies:
 
     def use_cached(self, slot: Slot, time: float, client_ip: str, user: str, count: int) -> None:
         """Note uses of which only the latest is known. time: Unix seconds."""
+        self._note_source(slot, client_ip, time, count)
         slot.last = (time, ALLOWED, client_ip, user, None)
-        if not slot.first_time:
-            slot.first_time = time
-        if client_ip:
-            self._note_source(slot, client_ip, time, count)
 
     def seal(self) -> None:
         """Let `take` give what was collected up to now, unless something waits for it already.
@@ -200,52 +219,18 @@ class Tallies:
         """Move what was sealed about a key into a batch, fit to be written."""
         _, slot = self._sealed.popitem()
         batch.keys += 1
-        self._take_counts(slot, batch)
-        self._take_sources(slot, batch)
-        self._take_last_use(slot, batch)
+        if not _take_plain(slot, batch):
+            for (hour, outcome), count in slot.all_counts().items():
+                batch.count(slot.key_id, slot.tenant_id, hour, outcome, count)
+            if slot.first_time:
+                _take_uses(slot, batch)
+        self._counters -= len(slot.counts or ())
+        self._sources -= len(slot.sources or ())
         self._characters -= slot.loose
         if slot.uses is not None:
-            self._take_uses(slot, slot.uses, batch)
+            self._take_single_uses(slot, slot.uses, batch)
 
-    def _take_counts(self, slot: Slot, batch: UsageBatch) -> None:
-        if slot.counts is None:
-            if slot.count:
-                self._counters -= 1
-                batch.count(slot.key_id, slot.tenant_id, slot.hour, slot.outcome, slot.count)
-            return
-        counts = slot.all_counts()
-        self._counters -= len(counts)
-        for (hour, outcome), count in counts.items():
-            batch.count(slot.key_id, slot.tenant_id, hour, outcome, count)
-
-    def _take_sources(self, slot: Slot, batch: UsageBatch) -> None:
-        if slot.sources is not None:
-            self._sources -= len(slot.sources)
-            for address, each in _kept_sources(slot.sources).items():
-                batch.sources.add(slot.key_id, address, each.first_time, each.last_time, each.count)
-            return
-        source = slot.source
-        if source is not None:
-            self._sources -= 1
-            known = _canonical(slot.client_ip)
-            if known is not None:
-                batch.sources.add(slot.key_id, known, source.first_time, source.last_time, source.count)
-
-    def _take_last_use(self, slot: Slot, batch: UsageBatch) -> None:
-        if not slot.first_time:
-            return
-        time, _, client_ip, user, request = slot.last
-        batch.last_uses.add(
-            slot.key_id,
-            first_time=slot.first_time,
-            last_time=time,
-            client_ip=_told_address(client_ip),
-            user=user,
-            user_agent="" if request is None else kept_request(request).user_agent,
-            busy=_busy_hours(slot, int(time // HOUR)),
-        )
-
-    def _take_uses(self, slot: Slot, uses: list[_UseEvent], batch: UsageBatch) -> None:
+    def _take_single_uses(self, slot: Slot, uses: list[_UseEvent], batch: UsageBatch) -> None:
         self._forget(uses, max(0, len(uses) - bounds.USES_PER_KEY))
         for time, outcome, client_ip, user, request in uses:
             batch.uses.add(
@@ -276,35 +261,73 @@ class Tallies:
         self._uses -= count
 
     def _note_source(self, slot: Slot, client_ip: str, now: float, count: int) -> None:
-        source = slot.source
-        if source is None or client_ip != slot.client_ip:
-            source = self._source(slot, client_ip, now)
-            if source is None:
-                return
-            slot.client_ip, slot.source = client_ip, source
-        source.last_time = now
-        source.count += count
+        """Note where uses came from, before they are the latest ones."""
+        if not slot.first_time:
+            slot.first_time = slot.since = now
+            slot.client_ip = client_ip
+        elif client_ip != slot.client_ip:
+            self._move_to(slot, client_ip, now)
+        slot.uses_there += count
 
-    def _source(self, slot: Slot, client_ip: str, now: float) -> Source | None:
-        """The uses of a key from another address than its latest one; None where there is no room for it."""
-        if slot.sources is None and slot.source is not None:
-            slot.sources = {slot.client_ip: slot.source}
+    def _move_to(self, slot: Slot, client_ip: str, now: float) -> None:
+        """Note that uses come from another address than the latest one."""
+        before = slot.client_ip
+        latest = slot.latest_source()
+        known = None if slot.sources is None else slot.sources.pop(client_ip, None)
+        if known is not None:
+            self._sources -= 1
+        if before:
+            self._keep_source(slot, before, latest)
+        slot.client_ip, slot.since, slot.uses_there = client_ip, now, 0
+        if known is not None:
+            slot.since, slot.uses_there = known.first_time, known.uses
+
+    def _keep_source(self, slot: Slot, client_ip: str, source: _Source) -> None:
+        """Keep the uses from an address beside those from the latest one, as long as there is room."""
         sources = slot.sources
-        if sources is not None:
-            if client_ip in sources:
-                return sources[client_ip]
-            if len(sources) >= bounds.SOURCES_PER_KEY:
-                # The one used longest ago: no more than these are kept in the database either.
-                del sources[min(sources, key=lambda address: sources[address].last_time)]
-                self._sources -= 1
+        if sources is None:
+            sources = slot.sources = {}
+        elif len(sources) >= bounds.SOURCES_PER_KEY - 1:
+            # The one used longest ago: no more than these are kept in the database either.
+            del sources[min(sources, key=lambda address: sources[address].last_time)]
+            self._sources -= 1
         if self._sources >= SOURCES:
             observability.USAGE_DROPPED.labels("source").inc()
-            return None
+            return
         self._sources += 1
-        source = Source(now, now, 0)
-        if sources is not None:
-            sources[client_ip] = source
-        return source
+        sources[client_ip] = source
+
+
+def _take_plain(slot: Slot, batch: UsageBatch) -> bool:
+    """Whether one row in each table told all that is to be told of a key, except of its uses one by one."""
+    if slot.counts is not None or slot.sources is not None:
+        return False
+    # Where a decision was no use, or uses came from elsewhere, these are not the same.
+    if slot.uses_there != slot.count or slot.outcome == _WRONG_SECRET:
+        return False
+    time, _, client_ip, user, request = slot.last
+    address = _canonical(client_ip) if client_ip else ""
+    if address is None:
+        return False
+    agent = "" if request is None else kept_request(request).user_agent
+    batch.plain.add(slot.key_id, slot.hour, slot.outcome, slot.count, slot.first_time, time, address, user, agent)
+    batch.count_for_tenant(slot.tenant_id, slot.hour, slot.outcome, slot.count)
+    return True
+
+
+def _take_uses(slot: Slot, batch: UsageBatch) -> None:
+    for address, source in slot.all_sources().items():
+        batch.sources.add(slot.key_id, address, source.first_time, source.last_time, source.uses)
+    time, _, client_ip, user, request = slot.last
+    batch.last_uses.add(
+        slot.key_id,
+        first_time=slot.first_time,
+        last_time=time,
+        client_ip=_told_address(client_ip),
+        user=user,
+        user_agent="" if request is None else kept_request(request).user_agent,
+        busy=_busy_hours(slot, int(time // HOUR)),
+    )
 
 
 def _characters(request: RequestInfo) -> int:
@@ -316,8 +339,6 @@ def _busy_hours(slot: Slot, last_hour: int) -> tuple[int, int, int]:
 
     last_hour: that of the latest use, which may not have been counted for want of room.
     """
-    if slot.counts is None and slot.count and slot.outcome != _WRONG_SECRET:
-        return slot.hour, slot.count, 0
     uses = {last_hour: 0}
     for (hour, outcome), count in slot.all_counts().items():
         if outcome != _WRONG_SECRET:
@@ -326,19 +347,8 @@ def _busy_hours(slot: Slot, last_hour: int) -> tuple[int, int, int]:
     return latest, max(1, uses[latest]), uses.get(latest - 1, 0)
 
 
-def _kept_sources(sources: dict[str, Source]) -> dict[str, Source]:
-    """By the address in its one form; what is no address is nowhere that a key was used from."""
-    known: dict[str, Source] = {}
-    for text, source in sources.items():
-        address = _canonical(text)
-        if address is None:
-            continue
-        same = known.setdefault(address, source)
-        if same is not source:
-            same.first_time = min(same.first_time, source.first_time)
-            same.last_time = max(same.last_time, source.last_time)
-            same.count += source.count
-    return known
+def _together(one: _Source, other: _Source) -> _Source:
+    return _Source(min(one.first_time, other.first_time), max(one.last_time, other.last_time), one.uses + other.uses)
 
 
 @lru_cache(maxsize=8_192)
