@@ -175,6 +175,23 @@ async def test_a_portion_that_others_may_miss_is_given_back_at_once_and_a_small_
         assert (await granted(pool, scarce), await granted(pool, plentiful)) == lent, clock.time
 
 
+async def test_a_portion_in_use_is_kept_and_not_given_back_in_place_of_the_one_before(
+    pool: asyncpg.Pool, ledger: PostgresQuotaLedger, clock: StillClock
+) -> None:
+    process = Process(ledger, clock)
+    assert await process.call(quota_of(600, "replaced"))
+    clock.time += 0.5
+    quota = quota_of(500, "replaced")
+    for spent in range(2, 12):
+        assert await process.call(quota)
+        clock.time += 0.4
+        await process.quotas.give_back_idle()
+        assert await granted(pool, quota) > spent, "the rest of the portion is still lent"
+    clock.time += 2.0
+    await process.quotas.give_back_idle()
+    assert await granted(pool, quota) == 11
+
+
 async def test_no_portion_grows_to_more_than_a_small_part_of_what_is_left(
     pool: asyncpg.Pool, ledger: PostgresQuotaLedger, clock: StillClock
 ) -> None:

@@ -6,7 +6,7 @@ verify/ implements the first, storage/ the others.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from latchgate_server.core.charging import Charge, HeldQuota, HeldRate, Limits
 
@@ -60,11 +60,14 @@ class QuotaLedger(Protocol):
         ...
 
 
-class Charged(NamedTuple):
-    """What a rate store says. backlogs: seconds, of each bucket, afterwards."""
+class Charged:
+    """What came of charging buckets. backlogs: seconds, of each bucket, afterwards."""
 
-    admitted: bool
-    backlogs: Sequence[float]
+    __slots__ = ("admitted", "backlogs")
+
+    def __init__(self, admitted: bool, backlogs: list[float]) -> None:
+        self.admitted: Final = admitted
+        self.backlogs: Final = backlogs
 
 
 class RateStore(Protocol):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from latchgate_server import observability, tracing
-from latchgate_server.core.charging import Charge, HeldRate, Limits, LimitStatus
+from latchgate_server.core.charging import Charge, Limits, LimitStatus
 from latchgate_server.core.errors import Overloaded
 from latchgate_server.core.limit_stores import Charged
 from latchgate_server.core.model import DenialReason
@@ -75,13 +75,13 @@ class LimitCharger:
 
     def _charge_here(self, limits: Limits, held: list[Borrowed], cost: int, now: float) -> Charge:
         need, share = cost or 1, self._processes()
-        backlogs = self._rates.backlogs(limits.rates, now)
-        if not (_all_admit(limits.rates, backlogs, need, share) and _all_have(held, need)):
-            return _denial(limits, backlogs, held, need, share, now)
+        quotas_have = _all_have(held, need)
+        charged = self._rates.charge(limits.rates, need, cost if quotas_have else 0, share, now)
+        if not (charged.admitted and quotas_have):
+            return _denial(limits, charged, held, need, share, now)
         if cost:
-            self._rates.take(limits.rates, backlogs, cost, share, now)
             self._quotas.take(held, cost, now)
-        return Charge(None, _statuses(limits, backlogs, held, now))
+        return Charge(None, _statuses(limits, charged, held, now))
 
     async def _charge_shared(self, shared: SharedRates, limits: Limits, held: list[Borrowed], cost: int) -> Charge:
         need, now = cost or 1, self._clock.monotonic()
@@ -98,27 +98,20 @@ class LimitCharger:
         if charged is None:
             return await self.charge(limits, cost)  # which leaves the store alone, now that it is lost
         if charged.admitted and quotas_have:
-            return Charge(None, _statuses(limits, charged.backlogs, held, now))
-        return _denial(limits, charged.backlogs, held, need, 1, now)
-
-
-def _all_admit(rates: tuple[HeldRate, ...], backlogs: Sequence[float], need: int, share: int) -> bool:
-    # By place, here and below: a strict `zip` is slow once it is compiled.
-    for place, limit in enumerate(rates):  # noqa: SIM110 - a generator costs more than the rest
-        if not admits(backlogs[place], limit.rate, need, share):
-            return False
-    return True
+            return Charge(None, _statuses(limits, charged, held, now))
+        return _denial(limits, charged, held, need, 1, now)
 
 
 def _all_have(held: list[Borrowed], need: int) -> bool:
-    for borrowed in held:  # noqa: SIM110
+    for borrowed in held:  # noqa: SIM110 - a generator costs more than the rest
         if borrowed.left < need:
             return False
     return True
 
 
-def _statuses(limits: Limits, backlogs: Sequence[float], held: list[Borrowed], now: float) -> tuple[LimitStatus, ...]:
-    """backlogs, held: afterwards. What other processes have borrowed of a quota counts as spent."""
+def _statuses(limits: Limits, charged: Charged, held: list[Borrowed], now: float) -> tuple[LimitStatus, ...]:
+    """held: afterwards. What other processes have borrowed of a quota counts as spent."""
+    backlogs = charged.backlogs
     assert len(backlogs) == len(limits.rates), "one of each"
     statuses = []
     for place, limit in enumerate(limits.rates):
@@ -131,12 +124,12 @@ def _statuses(limits: Limits, backlogs: Sequence[float], held: list[Borrowed], n
 
 
 def _denial(  # noqa: PLR0917 - all that was asked
-    limits: Limits, backlogs: Sequence[float], held: list[Borrowed], need: int, share: int, now: float
+    limits: Limits, charged: Charged, held: list[Borrowed], need: int, share: int, now: float
 ) -> Charge:
     """Where at least one refused, and nothing was taken of any."""
     rate_waits = [
         retry_after(backlog, limit.rate, need, share)
-        for limit, backlog in zip(limits.rates, backlogs, strict=True)
+        for limit, backlog in zip(limits.rates, charged.backlogs, strict=True)
         if not admits(backlog, limit.rate, need, share)
     ]
     quota_waits = [borrowed.seconds_left(now) for borrowed in held if borrowed.left < need]
@@ -144,4 +137,4 @@ def _denial(  # noqa: PLR0917 - all that was asked
     reason = DenialReason.QUOTA_EXCEEDED if quota_waits and not rate_waits else DenialReason.RATE_LIMITED
     waits = [*rate_waits, *quota_waits]
     wait = None if None in waits else max((wait for wait in waits if wait is not None), default=0.0)
-    return Charge(reason, _statuses(limits, backlogs, held, now), wait)
+    return Charge(reason, _statuses(limits, charged, held, now), wait)

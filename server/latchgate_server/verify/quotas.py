@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -53,31 +54,33 @@ _log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Borrowed:
-    """What this process holds of one quota.
+    """What this process holds of one quota. First in it is what every decision looks at, close together in memory.
 
-    left: units to spend. lent: what they were when the ledger was last asked, at `asked_at`. elsewhere: units that
-    nobody had been lent then.
+    left: units to spend. elsewhere: units that nobody had been lent when the ledger was last asked, at `asked_at`.
     ends_at: of the period, on the monotonic clock, and so are the other times. size: how much to ask for next time.
     is_asked: whether more is under way that nobody waits for.
+    lent: what was left after the ledger was last asked. look_at: when to see whether it lies idle.
     """
 
     quota: HeldQuota
     left: int = 0
-    lent: int = 0
     elsewhere: int = 0
-    asked_at: float = -math.inf
     ends_at: float = -math.inf
-    has_end: bool = True
     used_at: float = -math.inf
     size: int = 1
+    has_end: bool = True
     is_asked: bool = False
+    asked_at: float = -math.inf
+    lent: int = 0
+    look_at: float = math.inf
     period_start: str = ""
     timeline: str = ""
 
-    def is_idle(self, now: float) -> bool:
-        """Whether it is better given back."""
+    @property
+    def idle_seconds(self) -> float:
+        """After so long without use it is better given back."""
         is_missed = self.left * _SMALL_SHARE > self.elsewhere
-        return self.used_at + (_IDLE_SECONDS if is_missed else _LONG_IDLE_SECONDS) <= now
+        return _IDLE_SECONDS if is_missed else _LONG_IDLE_SECONDS
 
     def seconds_left(self, now: float) -> float | None:
         """To the end of the period; None: it has no end."""
@@ -101,6 +104,8 @@ class Quotas:
         self._ledger = ledger
         self._clock = clock
         self._borrowed: dict[str, Borrowed] = {}
+        # When to look at what, for those that others miss soon and for those that they do not.
+        self._looks: dict[float, deque[tuple[float, Borrowed]]] = {_IDLE_SECONDS: deque(), _LONG_IDLE_SECONDS: deque()}
         self._wishes: dict[str, _Wish] = {}
         self._asking: asyncio.Task[None] | None = None
         self._gathering: asyncio.Task[None] | None = None
@@ -241,6 +246,8 @@ class Quotas:
         borrowed.has_end = portion.seconds_left is not None
         borrowed.ends_at = math.inf if portion.seconds_left is None else began + portion.seconds_left
         borrowed.period_start, borrowed.timeline = portion.period_start, portion.timeline
+        if began + borrowed.idle_seconds < borrowed.look_at:
+            self._look_later(borrowed, began)
 
     # Giving back ----------------------------------------------------------------------------------------------------
 
@@ -262,8 +269,27 @@ class Quotas:
     async def give_back_idle(self) -> None:
         """Give back what lies idle now."""
         async with self._giving_back:
-            now = self._clock.monotonic()
-            await self._hand_back([bucket for bucket, borrowed in self._borrowed.items() if borrowed.is_idle(now)])
+            await self._hand_back(self._idle(self._clock.monotonic()))
+
+    def _idle(self, now: float) -> list[str]:
+        """The buckets of what lies idle. Looks at none that cannot lie idle yet: there may be very many."""
+        idle = []
+        for looks in self._looks.values():
+            while looks and looks[0][0] <= now:
+                look_at, borrowed = looks.popleft()
+                bucket = borrowed.quota.bucket
+                if look_at != borrowed.look_at or self._borrowed.get(bucket) is not borrowed:
+                    continue  # it was looked at before, or is gone
+                if borrowed.used_at + borrowed.idle_seconds <= now:
+                    idle.append(bucket)
+                else:
+                    self._look_later(borrowed, now)
+        return idle
+
+    def _look_later(self, borrowed: Borrowed, now: float) -> None:
+        seconds = borrowed.idle_seconds
+        borrowed.look_at = now + seconds
+        self._looks[seconds].append((borrowed.look_at, borrowed))
 
     async def _hand_back(self, buckets: Sequence[str]) -> None:
         """Let go of what is held of these buckets."""

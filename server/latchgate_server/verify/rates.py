@@ -8,7 +8,9 @@ from __future__ import annotations
 from typing import Final
 
 from latchgate_server.core.charging import HeldRate, backlog_since_reset
+from latchgate_server.core.limit_stores import Charged
 from latchgate_server.core.ports import Clock
+from latchgate_server.core.rate import admits
 
 _SWEEP_FROM: Final = 10_000
 
@@ -25,12 +27,28 @@ class LocalRates:
     def __len__(self) -> int:
         return len(self._full_at)
 
-    def backlogs(self, rates: tuple[HeldRate, ...], now: float) -> list[float]:
-        """What each bucket has to drain yet, in seconds; at most the capacity of a limit that was since lowered.
+    def charge(self, rates: tuple[HeldRate, ...], need: int, take: int, share: int, now: float) -> Charged:
+        """Take `take` units of every bucket if each has `need` left, else of none.
 
-        now: on the monotonic clock.
+        share: see core/rate.py. now: on the monotonic clock. A backlog is at most the capacity of a limit that was
+        since lowered.
         """
-        return [self._backlog(held, now) for held in rates]
+        backlogs: list[float] = []
+        admitted = True
+        for held in rates:
+            backlog = self._backlog(held, now)
+            backlogs.append(backlog)
+            if not admits(backlog, held.rate, need, share):
+                admitted = False
+        if take and admitted:
+            # By place: a strict `zip` is slow once it is compiled.
+            for place, held in enumerate(rates):
+                backlog = backlogs[place] + take * held.rate.interval * share
+                backlogs[place] = backlog
+                self._full_at[held.bucket] = now + backlog
+            if len(self._full_at) > self._sweep_at:
+                self._sweep(now)
+        return Charged(admitted, backlogs)
 
     def _backlog(self, held: HeldRate, now: float) -> float:
         full_at = self._full_at.get(held.bucket)
@@ -41,19 +59,6 @@ class LocalRates:
         else:
             return 0.0
         return 0.0 if backlog <= 0.0 else min(backlog, held.rate.capacity)
-
-    def take(self, rates: tuple[HeldRate, ...], backlogs: list[float], cost: int, share: int, now: float) -> None:
-        """Take the cost of each bucket, which all admit it.
-
-        backlogs: what `backlogs` gave in this same step; afterwards, what the buckets have to drain with the cost.
-        share: see core/rate.py. now: on the monotonic clock.
-        """
-        for place, held in enumerate(rates):
-            backlog = backlogs[place] + cost * held.rate.interval * share
-            backlogs[place] = backlog
-            self._full_at[held.bucket] = now + backlog
-        if len(self._full_at) > self._sweep_at:
-            self._sweep(now)
 
     def _sweep(self, now: float) -> None:
         """Forget full buckets; so seldom that each taking pays for a constant number of them."""

@@ -10,7 +10,6 @@ from typing import Final
 from latchgate_server.core import key_format
 from latchgate_server.core.charging import NO_CHARGE, Charge
 from latchgate_server.core.errors import RevisionNotReached
-from latchgate_server.core.limit_stores import ChargesLimits
 from latchgate_server.core.model import DenialReason, HashProfile, Question
 from latchgate_server.core.policy import decide
 from latchgate_server.core.ports import Clock, RenewsHashes
@@ -21,6 +20,7 @@ from latchgate_server.hashing import SecretHasher
 from latchgate_server.verify.cache import Entry, RecordCache
 from latchgate_server.verify.feed import Feed
 from latchgate_server.verify.imported import ImportedForms
+from latchgate_server.verify.limits import LimitCharger
 from latchgate_server.verify.loader import LoadedEntry, RecordLoader
 from latchgate_server.verify.outage import Outage
 from latchgate_server.verify.proofs import Proofs
@@ -66,7 +66,7 @@ class Verifier:
         outage: Outage,
         hasher: SecretHasher,
         renewal: RenewsHashes,
-        limits: ChargesLimits,
+        limits: LimitCharger,
         usage: RecordsUsage,
         clock: Clock,
     ) -> None:
