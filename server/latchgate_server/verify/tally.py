@@ -18,6 +18,8 @@ from latchgate_server.core.verification import Verification
 KEYS: Final = 100_000
 COUNTERS: Final = 500_000
 SOURCES: Final = 50_000
+"""Of keys with several: each has room for one counter and one address anyway."""
+
 USES: Final = 2_000
 """Single uses that wait to be written. Beyond them a key's next one replaces its oldest, and a key without one gets
 none: where more than that are made in a second, those that are kept are a sample, and the database is spared."""
@@ -299,7 +301,7 @@ class Tallies:
 
 
 def _take_plain(slot: Slot, batch: UsageBatch) -> bool:
-    """Whether one row in each table told all that is to be told of a key, except of its uses one by one."""
+    """Take what is to be told of a key in one row of each table, uses one by one aside. False where that is not all."""
     if slot.counts is not None or slot.sources is not None:
         return False
     # Where a decision was no use, or uses came from elsewhere, these are not the same.
