@@ -187,6 +187,7 @@ async def test_a_portion_in_use_is_kept_and_not_given_back_in_place_of_the_one_b
         clock.time += 0.4
         await process.quotas.give_back_idle()
         assert await granted(pool, quota) > spent, "the rest of the portion is still lent"
+    assert len(process.quotas._looks) == 1, "what was replaced is not looked at any more"
     clock.time += 2.0
     await process.quotas.give_back_idle()
     assert await granted(pool, quota) == 11

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from typing import Final
 
 import structlog
@@ -77,10 +77,10 @@ class Borrowed:
     timeline: str = ""
 
     @property
-    def idle_seconds(self) -> float:
-        """After so long without use it is better given back."""
+    def idle_at(self) -> float:
+        """From then on it is better given back, if it is not used before."""
         is_missed = self.left * _SMALL_SHARE > self.elsewhere
-        return _IDLE_SECONDS if is_missed else _LONG_IDLE_SECONDS
+        return self.used_at + (_IDLE_SECONDS if is_missed else _LONG_IDLE_SECONDS)
 
     def seconds_left(self, now: float) -> float | None:
         """To the end of the period; None: it has no end."""
@@ -104,8 +104,8 @@ class Quotas:
         self._ledger = ledger
         self._clock = clock
         self._borrowed: dict[str, Borrowed] = {}
-        # When to look at what, for those that others miss soon and for those that they do not.
-        self._looks: dict[float, deque[tuple[float, Borrowed]]] = {_IDLE_SECONDS: deque(), _LONG_IDLE_SECONDS: deque()}
+        # A heap: when to see what lies idle, the next one first.
+        self._looks: list[tuple[float, str]] = []
         self._wishes: dict[str, _Wish] = {}
         self._asking: asyncio.Task[None] | None = None
         self._gathering: asyncio.Task[None] | None = None
@@ -246,8 +246,8 @@ class Quotas:
         borrowed.has_end = portion.seconds_left is not None
         borrowed.ends_at = math.inf if portion.seconds_left is None else began + portion.seconds_left
         borrowed.period_start, borrowed.timeline = portion.period_start, portion.timeline
-        if began + borrowed.idle_seconds < borrowed.look_at:
-            self._look_later(borrowed, began)
+        if borrowed.idle_at < borrowed.look_at:
+            self._look_when_idle(borrowed)
 
     # Giving back ----------------------------------------------------------------------------------------------------
 
@@ -274,22 +274,20 @@ class Quotas:
     def _idle(self, now: float) -> list[str]:
         """The buckets of what lies idle. Looks at none that cannot lie idle yet: there may be very many."""
         idle = []
-        for looks in self._looks.values():
-            while looks and looks[0][0] <= now:
-                look_at, borrowed = looks.popleft()
-                bucket = borrowed.quota.bucket
-                if look_at != borrowed.look_at or self._borrowed.get(bucket) is not borrowed:
-                    continue  # it was looked at before, or is gone
-                if borrowed.used_at + borrowed.idle_seconds <= now:
-                    idle.append(bucket)
-                else:
-                    self._look_later(borrowed, now)
+        while self._looks and self._looks[0][0] <= now:
+            look_at, bucket = heappop(self._looks)
+            borrowed = self._borrowed.get(bucket)
+            if borrowed is None or borrowed.look_at != look_at:
+                continue  # it was looked at before, or is gone
+            if borrowed.idle_at <= now:
+                idle.append(bucket)
+            else:
+                self._look_when_idle(borrowed)
         return idle
 
-    def _look_later(self, borrowed: Borrowed, now: float) -> None:
-        seconds = borrowed.idle_seconds
-        borrowed.look_at = now + seconds
-        self._looks[seconds].append((borrowed.look_at, borrowed))
+    def _look_when_idle(self, borrowed: Borrowed) -> None:
+        borrowed.look_at = borrowed.idle_at
+        heappush(self._looks, (borrowed.look_at, borrowed.quota.bucket))
 
     async def _hand_back(self, buckets: Sequence[str]) -> None:
         """Let go of what is held of these buckets."""
