@@ -91,15 +91,11 @@ class RateStore(Protocol):
 
 
 class ChargesLimits(Protocol):
-    """What a verification asks once every other check has passed."""
+    """What a decision asks once every other check has passed."""
 
-    def charge_from_memory(self, limits: Limits, cost: int) -> Charge | None:
-        """Take the cost of every limit if each has it left; None where somebody else must be asked.
+    async def charge(self, limits: Limits, cost: int) -> Charge:
+        """Take the cost of every limit if each has it left, whoever must be asked. Raises CannotDecide.
 
         cost: 0 sees whether each has 1 left, and takes nothing.
         """
-        ...
-
-    async def charge(self, limits: Limits, cost: int) -> Charge:
-        """The same, whoever must be asked. Raises CannotDecide."""
         ...

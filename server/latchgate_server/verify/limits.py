@@ -46,7 +46,7 @@ class LimitCharger:
         return len(self._rates)
 
     def charge_from_memory(self, limits: Limits, cost: int) -> Charge | None:
-        """See limit_stores.ChargesLimits."""
+        """The same as `charge`, but None where somebody else must be asked."""
         if limits.rates and self._shared is not None:
             if self._shared.is_worth_asking(limits):
                 return None
