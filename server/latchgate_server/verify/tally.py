@@ -276,13 +276,13 @@ class Tallies:
         before = slot.client_ip
         latest = slot.latest_source()
         known = None if slot.sources is None else slot.sources.pop(client_ip, None)
-        if known is not None:
+        if known is None:
+            known = _Source(now, now, 0)
+        else:
             self._sources -= 1
         if before:
             self._keep_source(slot, before, latest)
-        slot.client_ip, slot.since, slot.uses_there = client_ip, now, 0
-        if known is not None:
-            slot.since, slot.uses_there = known.first_time, known.uses
+        slot.client_ip, slot.since, slot.uses_there = client_ip, known.first_time, known.uses
 
     def _keep_source(self, slot: Slot, client_ip: str, source: _Source) -> None:
         """Keep the uses from an address beside those from the latest one, as long as there is room."""
@@ -311,7 +311,7 @@ def _take_plain(slot: Slot, batch: UsageBatch) -> bool:
     address = _canonical(client_ip) if client_ip else ""
     if address is None:
         return False
-    agent = "" if request is None else kept_request(request).user_agent
+    agent = _user_agent(request)
     batch.plain.add(slot.key_id, slot.hour, slot.outcome, slot.count, slot.first_time, time, address, user, agent)
     batch.count_for_tenant(slot.tenant_id, slot.hour, slot.outcome, slot.count)
     return True
@@ -327,9 +327,13 @@ def _take_uses(slot: Slot, batch: UsageBatch) -> None:
         last_time=time,
         client_ip=_told_address(client_ip),
         user=user,
-        user_agent="" if request is None else kept_request(request).user_agent,
+        user_agent=_user_agent(request),
         busy=_busy_hours(slot, int(time // HOUR)),
     )
+
+
+def _user_agent(request: RequestInfo | None) -> str:
+    return "" if request is None else kept_request(request).user_agent
 
 
 def _characters(request: RequestInfo) -> int:
