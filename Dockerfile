@@ -14,11 +14,13 @@ RUN python -m venv --without-pip /opt/latchgate \
         --require-hashes requirements/server.lock
 COPY client client
 COPY server server
-# The server with its hot path compiled.
+COPY supply supply
+# The server with its hot path compiled, and Argon2 for the processor that it will run on.
 RUN pip install --no-cache-dir --no-deps --no-build-isolation ./client \
     && HATCH_BUILD_HOOK_ENABLE_MYPYC=1 \
         pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir wheels ./client ./server \
-    && uv pip install --python /opt/latchgate/bin/python --no-cache --compile-bytecode --no-deps wheels/*.whl
+    && uv pip install --python /opt/latchgate/bin/python --no-cache --compile-bytecode --no-deps wheels/*.whl \
+    && python -m supply.argon2 "$(/opt/latchgate/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 FROM python:3.13-slim
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin latchgate

@@ -59,7 +59,7 @@ storm: $(STAMP) $(SERVER) ## Kill servers and PostgreSQL, and look for a lost ch
 model: $(STAMP) ## Check the models of the lease protocol with Spin, and that each of their mutants fails
 	@exec $(BIN)/python -m tests.model.check $(ARGS)
 
-compile: $(COMPILED) ## Compile the server's hot path, into .venv/compiled; takes two minutes and a C compiler
+compile: $(COMPILED) ## Compile the server's hot path and Argon2, into .venv/compiled; takes two minutes and a C compiler
 
 bench: $(STAMP) $(ENVOY) $(COMPILED) ## Measure what a decision costs; ARGS='--rows verify,floor --seconds 1' for less
 	@$(ON_COMPILED) exec $(BIN)/python -m benchmarks $(ARGS)
@@ -121,12 +121,13 @@ $(ENVOY) $(XDS) $(AUDIT): .venv/%/installed: requirements/%.lock | $(STAMP)
 	@touch $@
 
 # Built of a source distribution, so that nothing compiled comes to lie beside the sources.
-$(COMPILED): requirements/compile.lock server/pyproject.toml server/mypy.ini $(shell find server/latchgate_server -type f ! -name '*.pyc') | $(STAMP)
+$(COMPILED): requirements/compile.lock requirements/server.lock supply/argon2.py server/pyproject.toml server/mypy.ini $(shell find server/latchgate_server -type f ! -name '*.pyc') | $(STAMP)
 	@command -v cc >/dev/null || { echo "A C compiler is needed (Debian: gcc), to compile the server" >&2; exit 1; }
-	@echo "Compiling the server's hot path, which takes two minutes"
+	@echo "Compiling the server's hot path and Argon2, which takes two minutes"
 	@rm -rf build/compiled $(@D)
 	@mkdir -p build/compiled
 	@HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(BIN)/python -m build --no-isolation --outdir build/compiled server \
 		>build/compiled/log 2>&1 || { cat build/compiled/log >&2; exit 1; }
 	@$(UV) install $(INTO) --target $(@D) --no-deps build/compiled/*.whl
+	@$(BIN)/python -m supply.argon2 $(@D)
 	@touch $@
