@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 
 QUEUE_LENGTH = 1_024
 AT_ONCE = 8
-"""How many short pieces a thread takes at most: some 4 ms, for which the first of them waits for the last."""
+"""How many short pieces a thread takes at most: 2 to 6 ms, for which the first of them waits for the last."""
 
 _NICENESS = 5
 """Enough to give way: three quarters of a contended processor go to others of the usual priority. Not so much that
