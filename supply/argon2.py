@@ -20,7 +20,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-LOCK = Path(__file__).parent.parent / "requirements" / "server.lock"
+from supply import LOCK
+
 PACKAGE = "_argon2_cffi_bindings"
 LIBRARY = "libargon2.so.1"
 LEVELS = {
@@ -39,8 +40,8 @@ def is_of_use() -> bool:
     return platform.machine() == "x86_64" and platform.libc_ver()[0] == "glibc"
 
 
-def build(folder: Path) -> Path:
-    """Build the package into the folder, over what may be there, and return where it is. Needs a C compiler and pip."""
+def build(folder: Path) -> None:
+    """Build the package into the folder, over what may be there. Needs a C compiler and pip."""
     package = folder / PACKAGE
     with tempfile.TemporaryDirectory() as name:
         root = _unpacked(Path(name))
@@ -49,13 +50,11 @@ def build(folder: Path) -> Path:
         for level, place in LEVELS.items():
             library = package / place / LIBRARY
             library.parent.mkdir(parents=True, exist_ok=True)
-            march = f"-march={level}"
-            _compile(library, sources, argon2, (march, "-pthread", f"-Wl,-soname,{LIBRARY}"))
+            _compile(library, sources, argon2, (f"-march={level}", "-pthread", f"-Wl,-soname,{LIBRARY}"))
         python = f"-I{sysconfig.get_path('include')}"
         linked = (bindings / "_ffi.c", package / LIBRARY)
         _compile(package / "_ffi.abi3.so", linked, argon2, (python, "-Wl,-rpath,$ORIGIN"))
         (package / "__init__.py").write_bytes((bindings / "__init__.py").read_bytes())
-    return package
 
 
 def _unpacked(folder: Path) -> Path:

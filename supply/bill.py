@@ -9,7 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from supply import LOCK, ROOT
+
 BILL = ROOT / "build" / "sbom.cdx.json"
 
 
@@ -17,7 +18,7 @@ def write(path: Path = BILL) -> Path:
     """Write it, checked against CycloneDX's schema, and return where."""
     path.parent.mkdir(parents=True, exist_ok=True)
     command = [
-        *(sys.executable, "-m", "cyclonedx_py", "requirements", str(ROOT / "requirements" / "server.lock")),
+        *(sys.executable, "-m", "cyclonedx_py", "requirements", str(LOCK)),
         *("--pyproject", str(ROOT / "server" / "pyproject.toml"), "--sv", "1.6", "--of", "JSON"),
         *("--output-reproducible", "-o", str(path)),
     ]

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-LOCK = Path(__file__).parent.parent / "requirements" / "server.lock"
+from supply import LOCK
 
 ALLOWED = frozenset(
     {
