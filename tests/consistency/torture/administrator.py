@@ -399,28 +399,3 @@ class Plot:
 
     async def _dwell(self) -> None:
         await asyncio.sleep(self._random.uniform(0, 0.5))
-
-
-class RoleKeeper:
-    """Takes a shared role's permission away and gives it back, by hand."""
-
-    def __init__(self, gardens: Gardens) -> None:
-        self._gardens = gardens
-
-    async def run(self) -> None:
-        """Work until cancelled. Raises Stuck."""
-        while True:
-            await asyncio.sleep(self._gardens.random.uniform(1, 3))
-            role = self._gardens.random.choice(self._gardens.roles)
-            await self._set(role, Phase.OFF, [])
-            await asyncio.sleep(self._gardens.random.uniform(0, 0.5))
-            await self._set(role, Phase.ON, [PERMISSION])
-
-    async def _set(self, role: Role, towards: Phase, permissions: Sequence[str]) -> None:
-        role.switch.begin(time.monotonic(), towards)
-        await self._gardens.cluster.run_sql(
-            "UPDATE roles SET permissions = $2 WHERE role_id = $1", role.role_id, list(permissions)
-        )
-        await self._gardens.office.wait_for_replicas()
-        role.switch.end(time.monotonic(), towards)
-        self._gardens.report.changes["roles changed by hand"] += 1

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 from latchgate.v1 import admin_service_pb2 as pb
 from latchgate.v1 import key_pb2, tenant_pb2
-from tests.consistency.torture.administrator import Gardens, Office, Plot, RoleKeeper, Stuck
+from tests.consistency.torture.administrator import Gardens, Office, Plot, Stuck
 from tests.consistency.torture.cached_client import CachedClient
 from tests.consistency.torture.client import PERMISSION, ClientProcess, request_for, verify_everywhere
 from tests.consistency.torture.cluster import Cluster, OwnPostgres
 from tests.consistency.torture.faults import FaultLog, Faults
 from tests.consistency.torture.judge import ALLOW
 from tests.consistency.torture.report import Report
+from tests.consistency.torture.role_keeper import RoleKeeper
 
 _TOLD_EVERY_SECONDS = 5.0
 _MORE_SECONDS = 30.0
